@@ -1,0 +1,75 @@
+/** The layers of the service; an import that crosses one fails `npm run check`. */
+const layer = (name, from, allowed, comment) => ({
+  name,
+  comment,
+  severity: 'error',
+  from: { path: from, pathNot: '\\.spec\\.ts$' },
+  to: { pathNot: allowed },
+});
+
+const DOMAIN = '^src/checkpoints/checkpoint(\\.errors)?\\.ts$';
+const NODE = '^(node:)?(buffer|crypto|events|fs|http|net|path|timers/promises|util|child_process|zlib)$';
+const nest = (name) => `node_modules/@nestjs/${name}/`;
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+module.exports = {
+  forbidden: [
+    layer('domain', DOMAIN, [DOMAIN], 'Domain types and errors know nothing but each other.'),
+    layer(
+      'entities',
+      '^src/checkpoints/entities/',
+      ['node_modules/typeorm/'],
+      'An entity is a table, nothing else.',
+    ),
+    layer(
+      'use-cases',
+      '^src/checkpoints/use-cases/',
+      [DOMAIN, '^src/checkpoints/checkpoint\\.repository\\.ts$', '^src/config/env\\.ts$', nest('common')],
+      'A use case decides; it knows no HTTP and no SQL.',
+    ),
+    layer(
+      'repository',
+      '^src/checkpoints/(checkpoint\\.repository|jsonb-text|bytea-array)\\.ts$',
+      [
+        DOMAIN,
+        '^src/checkpoints/(entities/|jsonb-text\\.ts$|bytea-array\\.ts$)',
+        '^src/database/database\\.ts$',
+        nest('common'),
+        'node_modules/typeorm/',
+      ],
+      'The repository speaks the domain outwards and SQL inwards.',
+    ),
+    layer(
+      'wire',
+      '^src/checkpoints/(dto/|checkpoints\\.controller|operation\\.decorator)',
+      [
+        DOMAIN,
+        '^src/checkpoints/(dto/|use-cases/|operation\\.decorator\\.ts$)',
+        '^src/http/(exact-json|problem\\.docs)\\.ts$',
+        nest('(common|swagger)'),
+        'node_modules/(class-validator|class-transformer|express)/',
+      ],
+      'Controller and DTOs reach the database through use cases only.',
+    ),
+    layer(
+      'http',
+      '^src/http/',
+      [
+        '^src/http/',
+        '^src/checkpoints/checkpoint\\.errors\\.ts$',
+        '^src/config/env\\.ts$',
+        NODE,
+        nest('(common|swagger)'),
+        'node_modules/(express|class-validator|pino|pino-http)/',
+      ],
+      'The HTTP pipeline knows errors, not operations.',
+    ),
+    { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true } },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsConfig: { fileName: 'tsconfig.json' },
+    tsPreCompilationDeps: true,
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'types', 'default'] },
+  },
+};
