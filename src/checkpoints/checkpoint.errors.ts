@@ -1,0 +1,63 @@
+/** The stable part of a problem's `type`. Each has its status and title in `http/problem.ts`. */
+export type ProblemCode =
+  | 'malformed-body'
+  | 'unsupported-media-type'
+  | 'invalid-request'
+  | 'unstorable-document'
+  | 'limit-exceeded'
+  | 'queue-full'
+  | 'database-unavailable';
+
+/** Something that was refused, in words that may be shown to the caller. */
+export abstract class DomainError extends Error {
+  abstract readonly code: ProblemCode;
+}
+
+/** One fault of a request. `pointer` is a JSON pointer in URI fragment form, such as `#/writes/0/idx`. */
+export interface Fault {
+  pointer: string;
+  detail: string;
+}
+
+/** The body is not JSON in UTF-8. */
+export class MalformedBodyError extends DomainError {
+  readonly code = 'malformed-body';
+}
+
+/** The content type or encoding is none that the service reads. */
+export class UnsupportedMediaTypeError extends DomainError {
+  readonly code = 'unsupported-media-type';
+}
+
+/** The body is JSON, but not what the operation takes. */
+export class InvalidRequestError extends DomainError {
+  readonly code = 'invalid-request';
+
+  constructor(readonly faults: Fault[]) {
+    super(faults.length === 1 ? 'The request has a fault' : `The request has ${faults.length} faults`);
+  }
+}
+
+/** Postgres cannot store the document: nested too deeply, a number or text beyond what jsonb holds. */
+export class UnstorableDocumentError extends DomainError {
+  readonly code = 'unstorable-document';
+}
+
+/** More than a setting allows. */
+export class LimitExceededError extends DomainError {
+  readonly code = 'limit-exceeded';
+
+  constructor(what: string, setting: string, limit: number) {
+    super(`${what} is over the limit ${setting} = ${limit}`);
+  }
+}
+
+/** Too many requests wait for a database connection, or one waited too long. Nothing was done. */
+export class QueueFullError extends DomainError {
+  readonly code = 'queue-full';
+}
+
+/** The database could not be reached for as long as a request may wait. */
+export class DatabaseUnavailableError extends DomainError {
+  readonly code = 'database-unavailable';
+}

@@ -1,0 +1,95 @@
+/** The domain's words, LangGraph's own. JSON documents are exact JSON texts; nothing here parses them. */
+
+/** Names one checkpoint. `checkpointNs` is `''` for the root graph. */
+export interface CheckpointKey {
+  threadId: string;
+  checkpointNs: string;
+  checkpointId: string;
+}
+
+/** The value of a channel at a version. `blob` is null when the channel was empty. */
+export interface ChannelBlob {
+  channel: string;
+  version: string;
+  type: string;
+  blob: Buffer | null;
+}
+
+/** What a task wrote. Negative `idx` are LangGraph's special channels. */
+export interface PendingWrite {
+  taskId: string;
+  idx: number;
+  channel: string;
+  type: string | null;
+  blob: Buffer;
+  taskPath: string;
+}
+
+/** A checkpoint to be stored. */
+export interface NewCheckpoint {
+  key: CheckpointKey;
+  parentCheckpointId: string | null;
+  checkpoint: string;
+  metadata: string;
+  blobs: ChannelBlob[];
+}
+
+/** A blob as it is read: its bytes stay Base64 from Postgres to the answer. */
+export interface StoredBlob {
+  channel: string;
+  version: string;
+  type: string;
+  base64: string | null;
+}
+
+/** A write as it is read: its bytes stay Base64 from Postgres to the answer. */
+export interface StoredWrite {
+  taskId: string;
+  idx: number;
+  channel: string;
+  type: string | null;
+  base64: string;
+  taskPath: string;
+}
+
+/** What of a checkpoint lies in other tables. `pending_sends` are the parent's writes to `__pregel_tasks`. */
+export const TUPLE_PARTS = ['blobs', 'pending_writes', 'pending_sends'] as const;
+export type TuplePart = (typeof TUPLE_PARTS)[number];
+
+/** A checkpoint as it is read, with those parts that were asked for. */
+export interface CheckpointTuple {
+  key: CheckpointKey;
+  parentCheckpointId: string | null;
+  checkpoint: string;
+  metadata: string;
+  blobs?: StoredBlob[];
+  pendingWrites?: StoredWrite[];
+  pendingSends?: StoredWrite[];
+}
+
+/** Which checkpoints to list; null means any. Ids are compared byte by byte. */
+export interface CheckpointFilter {
+  threadId: string | null;
+  checkpointNs: string | null;
+  checkpointId: string | null;
+  /** Exclusive. */
+  beforeCheckpointId: string | null;
+  /** The JSON text that `metadata` must contain, as jsonb's `@>` has it. */
+  metadata: string | null;
+  /** Continue after this checkpoint, in the order of the list. */
+  after: CheckpointKey | null;
+}
+
+/** A part of a list, newest first. `next` is where to go on when rows were left out. */
+export interface CheckpointPage {
+  tuples: CheckpointTuple[];
+  next: CheckpointKey | null;
+}
+
+/** Postgres refuses index entries over some 2,700 bytes; this leaves room for their headers. */
+export const MAX_KEY_BYTES = 2600;
+
+/** The bytes that the parts of a key need in an index. */
+export function keyBytes(...parts: string[]): number {
+  return parts.reduce((bytes, part) => bytes + Buffer.byteLength(part), 0);
+}
