@@ -1,0 +1,156 @@
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+
+const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
+const MIB = 1024 * 1024;
+
+const integer = (min: number, max: number, fallback: number) =>
+  z.coerce
+    .number({ error: `must be an integer from ${min} to ${max}` })
+    .refine((n) => Number.isInteger(n) && n >= min && n <= max, `must be an integer from ${min} to ${max}`)
+    .default(fallback);
+
+const boolean = (fallback: boolean) =>
+  z
+    .enum(['true', 'false', '1', '0'], { error: 'must be true or false' })
+    .transform((text) => text === 'true' || text === '1')
+    .default(fallback);
+
+const file = z.string().transform((path, context) => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    context.addIssue(`cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+    return z.NEVER;
+  }
+});
+
+const postgresUrl = z.string().refine((text) => {
+  return URL.canParse(text) && ['postgres:', 'postgresql:'].includes(new URL(text).protocol);
+}, 'must be a URL such as postgresql://user:password@host:5432/database');
+
+/** Every environment variable of the service; the README's table says the same in words. */
+const ENVIRONMENT = z.object({
+  NODE_ENV: z.string().optional(),
+  PORT: integer(0, 65_535, 5003),
+  HOST: z.string().optional(),
+  DATABASE_URL: postgresUrl.optional(),
+  DATABASE_SCHEMA: z
+    .string()
+    .regex(/^[A-Za-z_][A-Za-z0-9_]{0,62}$/, 'must be a plain identifier of at most 63 characters')
+    .default('public'),
+  DATABASE_POOL_MAX: integer(1, 1000, 10),
+  DATABASE_SSL: boolean(false),
+  DATABASE_SSL_VERIFY: boolean(true),
+  DATABASE_SSL_CA: file.optional(),
+  DATABASE_SSL_CERT: file.optional(),
+  DATABASE_SSL_KEY: file.optional(),
+  STATEMENT_TIMEOUT_MS: integer(100, 3_600_000, 60_000),
+  QUEUE_MAX: integer(0, 1_000_000, 1000),
+  QUEUE_WAIT_MS: integer(100, 600_000, 10_000),
+  OUTAGE_WAIT_MS: integer(0, 600_000, 30_000),
+  EMBEDDED_POSTGRES: boolean(false),
+  DATA_DIR: z.string().default('.data'),
+  MIGRATE_ON_START: boolean(true),
+  BODY_LIMIT_BYTES: integer(1024, 512 * MIB, 64 * MIB),
+  BLOB_LIMIT_BYTES: integer(0, 512 * MIB, 32 * MIB),
+  // A statement binds a fixed number of arrays, so this is about time and memory, not about parameters.
+  ROWS_LIMIT: integer(1, 1_000_000, 10_000),
+  LIST_DEFAULT_LIMIT: integer(1, 1000, 1000),
+  LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).default('info'),
+  SWAGGER_ENABLED: boolean(true),
+  SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
+});
+
+/** The settings are wrong; `message` lists every fault. */
+export class SettingsError extends Error {}
+
+/** What the service was told, checked and with its defaults. `databaseUrl` is null when it brings its own Postgres. */
+export class Settings {
+  readonly port: number;
+  readonly host: string;
+  readonly databaseUrl: string | null;
+  readonly databaseSchema: string;
+  readonly databasePoolMax: number;
+  readonly databaseSsl: { rejectUnauthorized: boolean; ca?: string; cert?: string; key?: string } | false;
+  readonly statementTimeoutMs: number;
+  readonly queueMax: number;
+  readonly queueWaitMs: number;
+  readonly outageWaitMs: number;
+  readonly dataDir: string;
+  readonly migrateOnStart: boolean;
+  readonly bodyLimitBytes: number;
+  readonly blobLimitBytes: number;
+  readonly rowsLimit: number;
+  readonly listDefaultLimit: number;
+  readonly logLevel: string;
+  readonly swaggerEnabled: boolean;
+  readonly shutdownDelayMs: number;
+
+  /** @throws SettingsError */
+  constructor(environment: Record<string, string | undefined>) {
+    const given = Object.entries(environment).filter(([, value]) => value !== undefined && value !== '');
+    const parsed = ENVIRONMENT.safeParse(Object.fromEntries(given));
+    const faults = parsed.error?.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`) ?? [];
+    const production = environment.NODE_ENV === 'production';
+    const embedded = environment.DATABASE_URL === undefined || environment.DATABASE_URL === '';
+    if (production && embedded && parsed.data?.EMBEDDED_POSTGRES === false) {
+      faults.push(
+        'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
+      );
+    }
+    if (parsed.data === undefined || faults.length > 0) throw new SettingsError(faults.join('; '));
+    const env = parsed.data;
+    this.port = env.PORT;
+    this.host = env.HOST ?? (embedded ? '127.0.0.1' : '0.0.0.0');
+    this.databaseUrl = env.DATABASE_URL ?? null;
+    this.databaseSchema = env.DATABASE_SCHEMA;
+    this.databasePoolMax = env.DATABASE_POOL_MAX;
+    this.databaseSsl = env.DATABASE_SSL && {
+      rejectUnauthorized: env.DATABASE_SSL_VERIFY,
+      ...(env.DATABASE_SSL_CA !== undefined && { ca: env.DATABASE_SSL_CA }),
+      ...(env.DATABASE_SSL_CERT !== undefined && { cert: env.DATABASE_SSL_CERT }),
+      ...(env.DATABASE_SSL_KEY !== undefined && { key: env.DATABASE_SSL_KEY }),
+    };
+    this.statementTimeoutMs = env.STATEMENT_TIMEOUT_MS;
+    this.queueMax = env.QUEUE_MAX;
+    this.queueWaitMs = env.QUEUE_WAIT_MS;
+    this.outageWaitMs = env.OUTAGE_WAIT_MS;
+    this.dataDir = env.DATA_DIR;
+    this.migrateOnStart = env.MIGRATE_ON_START;
+    this.bodyLimitBytes = env.BODY_LIMIT_BYTES;
+    this.blobLimitBytes = env.BLOB_LIMIT_BYTES;
+    this.rowsLimit = env.ROWS_LIMIT;
+    this.listDefaultLimit = env.LIST_DEFAULT_LIMIT;
+    this.logLevel = env.LOG_LEVEL;
+    this.swaggerEnabled = env.SWAGGER_ENABLED;
+    this.shutdownDelayMs = env.SHUTDOWN_DELAY_MS;
+  }
+
+  /** The settings for a log: no password, no key. */
+  masked(): object {
+    return {
+      ...Object.fromEntries(Object.entries(this)),
+      databaseUrl: this.databaseUrl === null ? null : maskUrl(this.databaseUrl),
+      databaseSsl: this.databaseSsl && { ...this.databaseSsl, key: this.databaseSsl.key && '***' },
+    };
+  }
+}
+
+/** Reads a `.env` file beside the program, when there is one, then the environment, which wins. @throws SettingsError */
+export function settingsFromEnvironment(): Settings {
+  try {
+    process.loadEnvFile();
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+  }
+  return new Settings(process.env);
+}
+
+function maskUrl(text: string): string {
+  const url = new URL(text);
+  if (url.password !== '') url.password = '***';
+  for (const name of ['password', 'sslpassword'])
+    if (url.searchParams.has(name)) url.searchParams.set(name, '***');
+  return url.href;
+}
