@@ -1,0 +1,58 @@
+import type { ProblemCode } from '../checkpoints/checkpoint.errors.js';
+
+/** How a problem is shown to the caller, and whether a client may send the same request again. */
+export interface ProblemKind {
+  status: number;
+  title: string;
+  when: string;
+  retry: boolean;
+}
+
+/** The one table of status codes; `checkpoint.errors.ts` names the codes, README.md repeats it in words. */
+export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
+  'malformed-body': {
+    status: 400,
+    title: 'The body is not JSON',
+    when: 'the body is empty, not JSON, not UTF-8, or not compressed as its header says',
+    retry: false,
+  },
+  'unsupported-media-type': {
+    status: 415,
+    title: 'Unsupported media type',
+    when: 'the content type is not application/json, or the content encoding not gzip, deflate or br',
+    retry: false,
+  },
+  'limit-exceeded': {
+    status: 413,
+    title: 'Over a limit',
+    when: 'the body, a blob or the number of rows is over its limit; detail names the limit and its value',
+    retry: false,
+  },
+  'invalid-request': {
+    status: 422,
+    title: 'The request does not fit the operation',
+    when: 'a field is missing, of the wrong type, out of range or not Base64, or a key is too long; errors lists every fault',
+    retry: false,
+  },
+  'unstorable-document': {
+    status: 422,
+    title: 'A document that Postgres cannot store',
+    when: 'checkpoint or metadata holds a number or text too large for jsonb, or is nested too deeply',
+    retry: false,
+  },
+  'queue-full': {
+    status: 503,
+    title: 'Too many requests wait for the database',
+    when: 'QUEUE_MAX requests wait already, or this one waited QUEUE_WAIT_MS for a connection; nothing was done',
+    retry: true,
+  },
+  'database-unavailable': {
+    status: 503,
+    title: 'Database unavailable',
+    when: 'the database could not be reached for OUTAGE_WAIT_MS, or a statement took over STATEMENT_TIMEOUT_MS',
+    retry: true,
+  },
+};
+
+/** Seconds after which a client may send a request again that got 503. */
+export const RETRY_AFTER_SECONDS = 1;
