@@ -1,0 +1,37 @@
+import type { DataSourceOptions } from 'typeorm';
+import type { Settings } from '../config/env.js';
+import { CheckpointBlobEntity } from '../checkpoints/entities/checkpoint-blob.entity.js';
+import { CheckpointWriteEntity } from '../checkpoints/entities/checkpoint-write.entity.js';
+import { CheckpointEntity } from '../checkpoints/entities/checkpoint.entity.js';
+import { AdoptCheckpointTables1764000000000 } from './migrations/1764000000000-adopt-checkpoint-tables.js';
+import { AddThreadIndexes1764000000001 } from './migrations/1764000000001-add-thread-indexes.js';
+
+/** TypeORM's own table, under a name that no other program's can meet. */
+export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
+
+/** Append only: released migrations are never edited. */
+const MIGRATIONS = [AdoptCheckpointTables1764000000000, AddThreadIndexes1764000000001];
+
+/** The names under which `MIGRATIONS_TABLE` records them. */
+export const MIGRATION_NAMES = MIGRATIONS.map((migration) => migration.name);
+
+/** The options of the service and of the migration command line. */
+export function dataSourceOptions(settings: Settings, databaseUrl: string): DataSourceOptions {
+  return {
+    type: 'postgres',
+    url: databaseUrl,
+    ssl: settings.databaseSsl,
+    schema: settings.databaseSchema,
+    entities: [CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity],
+    migrations: MIGRATIONS,
+    migrationsTableName: MIGRATIONS_TABLE,
+    migrationsTransactionMode: 'each',
+    synchronize: false,
+    applicationName: 'checkpoint-backend',
+    poolSize: settings.databasePoolMax,
+    connectTimeoutMS: settings.queueWaitMs,
+    // The pool replaces a connection that breaks while idle; without a handler the process would end.
+    poolErrorHandler: () => undefined,
+    extra: { statement_timeout: settings.statementTimeoutMs, keepAlive: true },
+  };
+}

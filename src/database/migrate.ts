@@ -1,0 +1,89 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { Client } from 'pg';
+import { DataSource, type DataSourceOptions } from 'typeorm';
+import type { Settings } from '../config/env.js';
+import { dataSourceOptions } from './data-source.js';
+
+const POLL_MS = 100;
+/** Any constant; the second half of the lock's key is the schema. */
+const LOCK_CLASS = 5003;
+
+/**
+ * Brings the schema up to date; returns the names of what was run. Instances that start together take turns, since
+ * TypeORM itself takes no lock.
+ */
+export function migrate(settings: Settings, databaseUrl: string): Promise<string[]> {
+  return withMigrations(settings, databaseUrl, async (dataSource) => {
+    const migrations = await dataSource.runMigrations();
+    return migrations.map((migration) => migration.name);
+  });
+}
+
+/** Takes back the last migration. The first one refuses as long as the tables hold rows. */
+export function revert(settings: Settings, databaseUrl: string): Promise<void> {
+  return withMigrations(settings, databaseUrl, (dataSource) => dataSource.undoLastMigration());
+}
+
+async function withMigrations<T>(
+  settings: Settings,
+  databaseUrl: string,
+  work: (dataSource: DataSource) => Promise<T>,
+): Promise<T> {
+  const client = new Client({
+    connectionString: databaseUrl,
+    ...(settings.databaseSsl && { ssl: settings.databaseSsl }),
+  });
+  client.on('error', () => undefined); // the statement that needs the connection reports the loss
+  await client.connect();
+  try {
+    await refuseUnsuitable(client);
+    await lock(client, settings.databaseSchema);
+    const dataSource = await new DataSource({
+      ...dataSourceOptions(settings, databaseUrl),
+      poolSize: 2,
+      extra: { statement_timeout: 0 },
+    } as DataSourceOptions).initialize();
+    try {
+      await createSchema(dataSource, settings.databaseSchema);
+      return await work(dataSource);
+    } finally {
+      await dataSource.destroy();
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * Held by an open transaction, not by the session, so that it works behind a transaction pooler. Polled, and without
+ * parameters, because `create index concurrently` waits for every snapshot: that of a statement which waits for a lock,
+ * and that of a bound statement, which lasts as long as its transaction.
+ */
+async function lock(client: Client, schema: string): Promise<void> {
+  for (;;) {
+    await client.query('begin');
+    await client.query('set local idle_in_transaction_session_timeout = 0');
+    const answer = await client.query(
+      `select pg_try_advisory_xact_lock(${LOCK_CLASS}, hashtext('${schema}')) as locked`,
+    );
+    if ((answer.rows as [{ locked: boolean }])[0].locked) return;
+    await client.query('rollback');
+    await delay(POLL_MS);
+  }
+}
+
+async function refuseUnsuitable(client: Client): Promise<void> {
+  const answer = await client.query(
+    `select current_setting('server_version_num')::int as version, current_setting('server_encoding') as encoding`,
+  );
+  const [{ version, encoding }] = answer.rows as [{ version: number; encoding: string }];
+  if (version < 140_000)
+    throw new Error(`Postgres 14 or newer is needed; this server has version number ${version}`);
+  if (encoding !== 'UTF8') throw new Error(`The database's encoding must be UTF8; it is ${encoding}`);
+}
+
+/** Asks first, since `create schema if not exists` needs a right on the database even when the schema exists. */
+async function createSchema(dataSource: DataSource, schema: string): Promise<void> {
+  const found = await dataSource.query<unknown[]>('select 1 from pg_namespace where nspname = $1', [schema]);
+  if (found.length === 0) await dataSource.query(`create schema "${schema}"`);
+}
