@@ -1,0 +1,329 @@
+import { Injectable } from '@nestjs/common';
+import { DataSource, type EntityTarget, type ObjectLiteral } from 'typeorm';
+import { Database, sqlStateOf } from '../database/database.js';
+import { byteaArray } from './bytea-array.js';
+import { UnstorableDocumentError } from './checkpoint.errors.js';
+import type {
+  CheckpointFilter,
+  CheckpointKey,
+  CheckpointPage,
+  CheckpointTuple,
+  NewCheckpoint,
+  PendingWrite,
+  StoredBlob,
+  StoredWrite,
+  TuplePart,
+} from './checkpoint.js';
+import { CheckpointBlobEntity } from './entities/checkpoint-blob.entity.js';
+import { CheckpointWriteEntity } from './entities/checkpoint-write.entity.js';
+import { CheckpointEntity } from './entities/checkpoint.entity.js';
+import { fromJsonb, toJsonb } from './jsonb-text.js';
+
+/** jsonb: number out of range, text too long, nested too deeply; 22P05 and 22021: a character that text cannot hold. */
+const UNSTORABLE = new Set(['22003', '22P02', '22P05', '22021', '54000', '54001']);
+
+/** One row of a read: the checkpoints of the page, then what belongs to each, told apart by `kind`. */
+interface TupleRow {
+  n: number;
+  kind: 'checkpoint' | TuplePart;
+  a: string;
+  b: string;
+  c: string;
+  d: string | null;
+  e: string | null;
+  f: string;
+  g: string;
+}
+
+/** All SQL. Each method is one statement, hence atomic and on one snapshot, and may be repeated. */
+@Injectable()
+export class CheckpointRepository {
+  private readonly checkpoints: string;
+  private readonly blobs: string;
+  private readonly writes: string;
+
+  constructor(
+    dataSource: DataSource,
+    private readonly database: Database,
+  ) {
+    const table = (entity: EntityTarget<ObjectLiteral>) => {
+      const { schema, tableName } = dataSource.getMetadata(entity);
+      return `"${schema ?? 'public'}".${tableName}`;
+    };
+    this.checkpoints = table(CheckpointEntity);
+    this.blobs = table(CheckpointBlobEntity);
+    this.writes = table(CheckpointWriteEntity);
+  }
+
+  /** The checkpoint with that id, or the latest of the namespace when `checkpointId` is null; null when there is none. */
+  async findTuple(
+    threadId: string,
+    checkpointNs: string,
+    checkpointId: string | null,
+    parts: TuplePart[],
+  ): Promise<CheckpointTuple | null> {
+    const only = {
+      threadId,
+      checkpointNs,
+      checkpointId,
+      beforeCheckpointId: null,
+      metadata: null,
+      after: null,
+    };
+    const page = await this.listCheckpoints(only, 1, parts);
+    return page.tuples[0] ?? null;
+  }
+
+  /**
+   * At most `limit` checkpoints, newest first: by checkpoint id, then namespace, then thread, each byte by byte, so that
+   * the order is total and a page can go on where the last one ended.
+   */
+  async listCheckpoints(
+    filter: CheckpointFilter,
+    limit: number,
+    parts: TuplePart[],
+  ): Promise<CheckpointPage> {
+    const { sql, parameters } = this.selectTuples(filter, limit, parts);
+    const rows = await this.database.query<TupleRow>(sql, parameters);
+    const tuples = toTuples(rows, parts);
+    const more = tuples.length > limit;
+    if (more) tuples.length = limit;
+    return { tuples, next: more ? (tuples.at(-1)?.key ?? null) : null };
+  }
+
+  /** Stores the checkpoint and its blobs. Existing blobs are kept; an existing checkpoint keeps its parent. */
+  async upsertCheckpoint({
+    key,
+    parentCheckpointId,
+    checkpoint,
+    metadata,
+    blobs,
+  }: NewCheckpoint): Promise<void> {
+    const { mark, texts } = toJsonb(checkpoint, metadata);
+    // Here and not by `order by`, which would carry the blobs through Postgres's sort. In key order, and after the
+    // checkpoint, so that two requests lock the same rows in the same order.
+    const sorted = blobs.toSorted((a, b) => compare(a.channel, b.channel) || compare(a.version, b.version));
+    await this.store(
+      `with stored as (
+         insert into ${this.checkpoints}
+           (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+         values ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb)
+         on conflict (thread_id, checkpoint_ns, checkpoint_id) do update
+            set type = excluded.type, checkpoint = excluded.checkpoint, metadata = excluded.metadata
+         returning 1
+       )
+       insert into ${this.blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
+       select $1, $2, b.*
+         from stored
+        cross join unnest($8::text[], $9::text[], $10::text[], $11::bytea[]) as b (channel, version, type, blob)
+           on conflict (thread_id, checkpoint_ns, channel, version) do nothing`,
+      [
+        key.threadId,
+        key.checkpointNs,
+        key.checkpointId,
+        parentCheckpointId,
+        mark,
+        ...texts,
+        sorted.map((blob) => blob.channel),
+        sorted.map((blob) => blob.version),
+        sorted.map((blob) => blob.type),
+        byteaArray(sorted.map((blob) => blob.blob)),
+      ],
+    );
+  }
+
+  /** Stores the writes, all or none; existing ones are kept. No (task, idx) may occur twice. */
+  async insertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
+    await this.storeWrites(key, writes, 'do nothing');
+  }
+
+  /** Stores the writes, all or none; of existing ones channel, type and blob are replaced. No (task, idx) may occur twice. */
+  async upsertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
+    await this.storeWrites(
+      key,
+      writes,
+      'do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob',
+    );
+  }
+
+  /** Removes every row of the thread, in all namespaces. */
+  async deleteThread(threadId: string): Promise<void> {
+    await this.database.query(
+      // The last delete runs first: checkpoints before blobs, in the order in which upsertCheckpoint locks them.
+      `with deleted_blobs as (delete from ${this.blobs} where thread_id = $1),
+            deleted_writes as (delete from ${this.writes} where thread_id = $1)
+       delete from ${this.checkpoints} where thread_id = $1`,
+      [threadId],
+    );
+  }
+
+  private async storeWrites(key: CheckpointKey, writes: PendingWrite[], onConflict: string): Promise<void> {
+    // In key order, so that two requests with the same rows lock them in the same order.
+    const sorted = writes.toSorted((a, b) => compare(a.taskId, b.taskId) || a.idx - b.idx);
+    await this.store(
+      `insert into ${this.writes}
+         (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, task_path, blob)
+       select $1, $2, $3, w.*
+         from unnest($4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bytea[])
+           as w (task_id, idx, channel, type, task_path, blob)
+           on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) ${onConflict}`,
+      [
+        key.threadId,
+        key.checkpointNs,
+        key.checkpointId,
+        sorted.map((write) => write.taskId),
+        sorted.map((write) => write.idx),
+        sorted.map((write) => write.channel),
+        sorted.map((write) => write.type),
+        sorted.map((write) => write.taskPath),
+        byteaArray(sorted.map((write) => write.blob)),
+      ],
+    );
+  }
+
+  private async store(sql: string, parameters: unknown[]): Promise<void> {
+    try {
+      await this.database.query(sql, parameters);
+    } catch (error) {
+      if (!UNSTORABLE.has(sqlStateOf(error) ?? '')) throw error;
+      throw new UnstorableDocumentError(
+        'Postgres cannot store checkpoint or metadata as jsonb: a number or text is too large, or the nesting too deep',
+        { cause: error },
+      );
+    }
+  }
+
+  /**
+   * One statement for all that a read answers. The page is found by the primary key in byte order (adopted tables:
+   * checkpoints_byte_order_idx), which is why the order names no column that a condition holds constant. Branches that
+   * read a CTE never run in parallel, so the rows arrive branch by branch, each in its order.
+   */
+  private selectTuples(filter: CheckpointFilter, limit: number, parts: TuplePart[]) {
+    const parameters: unknown[] = [];
+    const bind = (value: unknown) => `$${parameters.push(value)}`;
+    const conditions: string[] = [];
+    const order: string[] = [];
+
+    if (filter.checkpointId !== null) conditions.push(`checkpoint_id = ${bind(filter.checkpointId)}`);
+    else order.push('checkpoint_id collate "C"');
+    if (filter.checkpointNs !== null) conditions.push(`checkpoint_ns = ${bind(filter.checkpointNs)}`);
+    else order.push('checkpoint_ns collate "C"');
+    if (filter.threadId !== null) conditions.push(`thread_id = ${bind(filter.threadId)}`);
+    else order.push('thread_id collate "C"');
+
+    if (filter.beforeCheckpointId !== null) {
+      conditions.push(`checkpoint_id collate "C" < ${bind(filter.beforeCheckpointId)}`);
+    }
+    if (filter.after !== null) {
+      const { checkpointId, checkpointNs, threadId } = filter.after;
+      conditions.push(
+        `(checkpoint_id collate "C", checkpoint_ns collate "C", thread_id collate "C")
+         < (${[checkpointId, checkpointNs, threadId].map(bind).join(', ')})`,
+      );
+    }
+    if (filter.metadata !== null) {
+      const {
+        mark,
+        texts: [metadata],
+      } = toJsonb(filter.metadata);
+      conditions.push(
+        mark === null
+          ? `metadata @> ${bind(metadata)}::jsonb`
+          : // Each row has its own mark; a row without one holds no character that this filter asks for.
+            `metadata @> replace(${bind(metadata)}, ${bind(mark)}, type)::jsonb`,
+      );
+    }
+
+    // One row more than asked for tells whether rows were left out.
+    const sql = `
+      with page as materialized (
+        select (row_number() over ())::int as n, found.*
+          from (select thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+                  from ${this.checkpoints}
+                 where ${conditions.length > 0 ? conditions.join(' and ') : 'true'}
+                 ${order.length > 0 ? `order by ${order.map((column) => `${column} desc`).join(', ')}` : ''}
+                 limit ${bind(limit + 1)}) as found
+      ),
+      wanted as (select * from page where n <= ${bind(limit)})
+      select n, 'checkpoint' as kind, thread_id as a, checkpoint_ns as b, checkpoint_id as c,
+             parent_checkpoint_id as d, type as e, checkpoint::text as f, metadata::text as g
+        from page
+      ${parts.map((part) => `union all (${this.selectPart(part)})`).join('\n')}`;
+    return { sql, parameters };
+  }
+
+  private selectPart(part: TuplePart): string {
+    switch (part) {
+      case 'blobs':
+        // Whatever else a client stored as channel_versions, the checkpoint can be read.
+        return `
+          select n, 'blobs', b.channel, b.version, b.type, encode(b.blob, 'base64'), null, null, null
+            from wanted as page
+           cross join jsonb_each_text(
+                   case jsonb_typeof(checkpoint -> 'channel_versions')
+                     when 'object' then checkpoint -> 'channel_versions'
+                   end) as v
+            join ${this.blobs} b
+              on b.thread_id = page.thread_id and b.checkpoint_ns = page.checkpoint_ns
+             and b.channel = v.key and b.version = v.value`;
+      case 'pending_writes':
+        return `
+          select n, 'pending_writes', w.task_id, w.idx::text, w.channel, w.type,
+                 encode(w.blob, 'base64'), w.task_path, null
+            from wanted as page
+            join ${this.writes} w
+              on w.thread_id = page.thread_id and w.checkpoint_ns = page.checkpoint_ns
+             and w.checkpoint_id = page.checkpoint_id
+           order by n, w.task_id collate "C", w.idx`;
+      case 'pending_sends':
+        return `
+          select n, 'pending_sends', w.task_id, w.idx::text, w.channel, w.type,
+                 encode(w.blob, 'base64'), w.task_path, null
+            from wanted as page
+            join ${this.writes} w
+              on w.thread_id = page.thread_id and w.checkpoint_ns = page.checkpoint_ns
+             and w.checkpoint_id = page.parent_checkpoint_id and w.channel = '__pregel_tasks'
+           order by n, w.task_path collate "C", w.task_id collate "C", w.idx`;
+    }
+  }
+}
+
+/** Puts the rows of `selectTuples` together. */
+function toTuples(rows: TupleRow[], parts: TuplePart[]): CheckpointTuple[] {
+  const tuples: CheckpointTuple[] = [];
+  for (const row of rows) {
+    const tuple = tuples[row.n - 1];
+    if (tuple === undefined) {
+      const { a: threadId, b: checkpointNs, c: checkpointId, d: parentCheckpointId, e: mark } = row;
+      tuples.push({
+        key: { threadId, checkpointNs, checkpointId },
+        parentCheckpointId,
+        checkpoint: fromJsonb(row.f, mark),
+        metadata: fromJsonb(row.g, mark),
+        ...(parts.includes('blobs') && { blobs: [] }),
+        ...(parts.includes('pending_writes') && { pendingWrites: [] }),
+        ...(parts.includes('pending_sends') && { pendingSends: [] }),
+      });
+    } else if (row.kind === 'blobs') tuple.blobs?.push(toBlob(row));
+    else (row.kind === 'pending_writes' ? tuple.pendingWrites : tuple.pendingSends)?.push(toWrite(row));
+  }
+  return tuples;
+}
+
+function toBlob({ a: channel, b: version, c: type, d }: TupleRow): StoredBlob {
+  return { channel, version, type, base64: d === null ? null : oneLine(d) };
+}
+
+function toWrite({ a: taskId, b: idx, c: channel, d: type, e, f: taskPath }: TupleRow): StoredWrite {
+  return { taskId, idx: Number(idx), channel, type, base64: oneLine(e ?? ''), taskPath };
+}
+
+/** Postgres breaks Base64 into lines of 76 characters. */
+function oneLine(base64: string): string {
+  return base64.replaceAll('\n', '');
+}
+
+/** Any total order does, as long as it is the same in every instance. */
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

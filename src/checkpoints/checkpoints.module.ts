@@ -1,0 +1,29 @@
+import { type MiddlewareConsumer, Module, type NestModule } from '@nestjs/common';
+import { Settings } from '../config/env.js';
+import { jsonBody } from '../http/json-body.js';
+import { CheckpointRepository } from './checkpoint.repository.js';
+import { CheckpointsController } from './checkpoints.controller.js';
+import { DeleteThreadUseCase } from './use-cases/delete-thread.use-case.js';
+import { GetTupleUseCase } from './use-cases/get-tuple.use-case.js';
+import { ListUseCase } from './use-cases/list.use-case.js';
+import { PutWritesUseCase } from './use-cases/put-writes.use-case.js';
+import { PutUseCase } from './use-cases/put.use-case.js';
+
+@Module({
+  controllers: [CheckpointsController],
+  providers: [
+    CheckpointRepository,
+    GetTupleUseCase,
+    PutUseCase,
+    PutWritesUseCase,
+    ListUseCase,
+    DeleteThreadUseCase,
+  ],
+})
+export class CheckpointsModule implements NestModule {
+  constructor(private readonly settings: Settings) {}
+
+  configure(consumer: MiddlewareConsumer): void {
+    consumer.apply(...jsonBody(this.settings)).forRoutes(CheckpointsController);
+  }
+}

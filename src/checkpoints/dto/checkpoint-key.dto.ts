@@ -1,0 +1,32 @@
+import { ApiProperty } from '@nestjs/swagger';
+import { IsOptional } from 'class-validator';
+import type { CheckpointKey } from '../checkpoint.js';
+import { IsId, IsIdOrEmpty, KeyFits } from './fields.js';
+
+export class ThreadDto {
+  @ApiProperty({ description: 'A number is taken as its text' })
+  @IsId()
+  thread_id!: string;
+}
+
+export class NamespaceDto extends ThreadDto {
+  @ApiProperty({ type: String, required: false, default: '', description: 'Empty for the root graph' })
+  @IsOptional()
+  @IsIdOrEmpty()
+  checkpoint_ns?: string | null;
+}
+
+export class CheckpointKeyDto extends NamespaceDto {
+  @ApiProperty({ description: 'Ids are ordered byte by byte; the greatest one is the latest checkpoint' })
+  @IsId()
+  @KeyFits<CheckpointKeyDto>((request) => [request.thread_id, request.checkpoint_ns, request.checkpoint_id])
+  checkpoint_id!: string;
+
+  toKey(): CheckpointKey {
+    return {
+      threadId: this.thread_id,
+      checkpointNs: this.checkpoint_ns ?? '',
+      checkpointId: this.checkpoint_id,
+    };
+  }
+}

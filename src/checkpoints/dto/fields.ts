@@ -1,0 +1,154 @@
+import { applyDecorators } from '@nestjs/common';
+import { Transform, Type } from 'class-transformer';
+import { ValidateBy, ValidateNested, type ValidationArguments } from 'class-validator';
+import { JsonNumber, JsonText } from '../../http/exact-json.js';
+import { MAX_KEY_BYTES, keyBytes } from '../checkpoint.js';
+import { keyOf } from './cursor.js';
+import { numericText } from './numeric-text.js';
+
+/** A check whose message says what is wrong with the value; null when nothing is. */
+function Check(name: string, fault: (value: unknown, request: object) => string | null): PropertyDecorator {
+  const faultOf = (value: unknown, args?: ValidationArguments) =>
+    value === undefined ? 'is missing' : fault(value, args?.object ?? {});
+  return ValidateBy({
+    name,
+    validator: {
+      validate: (value, args) => faultOf(value, args) === null,
+      defaultMessage: (args) => faultOf(args?.value, args) ?? '',
+    },
+  });
+}
+
+/** Takes the value as it came: class-transformer would copy the objects of `exact-json.ts`. */
+function Convert(convert: (value: unknown) => unknown): PropertyDecorator {
+  return Transform(({ obj, key }: { obj: Record<string, unknown>; key: string }) => convert(obj[key]));
+}
+
+/** Text that Postgres can store. Numbers are taken as the text that they were written in. */
+export function IsId(): PropertyDecorator {
+  return applyDecorators(
+    Convert(idText),
+    Check('isId', (value) => (value === '' ? 'must not be empty' : textFault(value))),
+  );
+}
+
+/** As `IsId`, but may be empty. */
+export function IsIdOrEmpty(): PropertyDecorator {
+  return applyDecorators(Convert(idText), Check('isIdOrEmpty', textFault));
+}
+
+/** Text that Postgres can store, such as a channel's name or a serialiser's type. */
+export function IsText(): PropertyDecorator {
+  return Check('isText', textFault);
+}
+
+/** Text, or a number, which becomes the text that Postgres prints for it. */
+export function IsVersion(): PropertyDecorator {
+  return applyDecorators(
+    Convert((value) => (isNumber(value) ? (numericText(literalOf(value)) ?? value) : value)),
+    Check('isVersion', (value) => (isNumber(value) ? 'is a number out of range' : textFault(value))),
+  );
+}
+
+/** An object whose JSON stays text. */
+export function IsJsonObject(): PropertyDecorator {
+  return applyDecorators(
+    Convert((value) => value),
+    Check('isJsonObject', (value) =>
+      value instanceof JsonText && value.isObject ? null : 'must be an object',
+    ),
+  );
+}
+
+/** Standard Base64 with padding; becomes a Buffer. */
+export function IsBlob(): PropertyDecorator {
+  return applyDecorators(
+    Convert(decodeBase64),
+    Check('isBlob', (value) => (Buffer.isBuffer(value) ? null : 'must be standard Base64 with padding')),
+  );
+}
+
+/** An integer from `min` to `max`, however it is written: `1.0` is one. */
+export function IsIntegerFrom(min: number, max: number): PropertyDecorator {
+  return applyDecorators(
+    Convert((value) => (value instanceof JsonNumber ? Number(value.literal) : value)),
+    Check('isIntegerFrom', (value) =>
+      Number.isInteger(value) && (value as number) >= min && (value as number) <= max
+        ? null
+        : `must be an integer from ${min} to ${max}`,
+    ),
+  );
+}
+
+/** An array of some of these words. */
+export function IsListOf(words: readonly string[]): PropertyDecorator {
+  return Check('isListOf', (value) =>
+    Array.isArray(value) && value.every((item) => words.includes(item as string))
+      ? null
+      : `must be an array of any of ${words.join(', ')}`,
+  );
+}
+
+/** What a page of `list` gave as its x-next-cursor. */
+export function IsCursor(): PropertyDecorator {
+  return Check('isCursor', (value) =>
+    typeof value === 'string' && keyOf(value) !== null ? null : 'must be the x-next-cursor of a list',
+  );
+}
+
+/** An array of objects of that class. */
+export function IsArrayOf(type: () => new () => object): PropertyDecorator {
+  return applyDecorators(
+    Type(type),
+    Check('isArrayOf', (value) => {
+      if (!Array.isArray(value)) return 'must be an array';
+      const other = value.findIndex((item) => !(item instanceof type()));
+      return other === -1 ? null : `must hold objects only; item ${other} is none`;
+    }),
+    ValidateNested({ each: true, message: 'must hold objects only' }),
+  );
+}
+
+/** The parts of a key, or of the key of each item of an array, fit an index of Postgres. Parts that are no text are other faults. */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the caller names its classes
+export function KeyFits<Request extends object, Item extends object = object>(
+  partsOf: (request: Request, item: Item) => unknown[],
+): PropertyDecorator {
+  const tooLong = (request: object, item: object) =>
+    keyBytes(...partsOf(request as Request, item as Item).filter((part) => typeof part === 'string')) >
+    MAX_KEY_BYTES;
+  return Check('keyFits', (value, request) => {
+    const items: unknown[] = Array.isArray(value) ? value : [request];
+    const at = items.findIndex((item) => typeof item === 'object' && item !== null && tooLong(request, item));
+    if (at === -1) return null;
+    const which = Array.isArray(value) ? `the key of item ${at}` : 'the key';
+    return `makes ${which} longer than ${MAX_KEY_BYTES} bytes, all its parts together`;
+  });
+}
+
+function isNumber(value: unknown): value is number | JsonNumber {
+  return typeof value === 'number' || value instanceof JsonNumber;
+}
+
+function literalOf(value: number | JsonNumber): string {
+  return typeof value === 'number' ? String(value) : value.literal;
+}
+
+function idText(value: unknown): unknown {
+  return isNumber(value) ? literalOf(value) : value;
+}
+
+function textFault(value: unknown): string | null {
+  if (typeof value !== 'string') return 'must be a string';
+  if (value.includes('\0')) return 'must not hold NUL';
+  return value.isWellFormed() ? null : 'must not hold a lone surrogate';
+}
+
+/** Buffer.from() skips bad characters in silence and takes the URL-safe alphabet too; the length and a search tell. */
+function decodeBase64(value: unknown): unknown {
+  if (typeof value !== 'string' || value.length % 4 !== 0) return value;
+  const padding = value.endsWith('==') ? 2 : value.endsWith('=') ? 1 : 0;
+  const bytes = Buffer.from(value, 'base64');
+  const whole = bytes.length === (value.length / 4) * 3 - padding;
+  return whole && !value.includes('-') && !value.includes('_') ? bytes : value;
+}

@@ -1,0 +1,45 @@
+import { ApiProperty } from '@nestjs/swagger';
+import { IsOptional } from 'class-validator';
+import { TUPLE_PARTS, type CheckpointTuple, type TuplePart } from '../checkpoint.js';
+import type { GetTupleInput } from '../use-cases/get-tuple.use-case.js';
+import { NamespaceDto } from './checkpoint-key.dto.js';
+import { IsIdOrEmpty, IsListOf } from './fields.js';
+import { TupleResponse } from './tuple.response.js';
+
+export class GetTupleRequest extends NamespaceDto {
+  @ApiProperty({
+    type: String,
+    required: false,
+    nullable: true,
+    description: 'Absent, null or empty: the latest',
+  })
+  @IsOptional()
+  @IsIdOrEmpty()
+  checkpoint_id?: string | null;
+
+  @ApiProperty({
+    required: false,
+    nullable: true,
+    isArray: true,
+    enum: TUPLE_PARTS,
+    description:
+      'What to answer beside the checkpoint. Absent: blobs and pending_writes, these without task_path',
+  })
+  @IsOptional()
+  @IsListOf(TUPLE_PARTS)
+  include?: TuplePart[] | null;
+
+  toInput(): GetTupleInput {
+    return {
+      threadId: this.thread_id,
+      checkpointNs: this.checkpoint_ns ?? '',
+      checkpointId: this.checkpoint_id || null,
+      parts: this.include ?? ['blobs', 'pending_writes'],
+    };
+  }
+
+  /** The answer to this request: the tuple, or `null` when there is none. */
+  toAnswer(tuple: CheckpointTuple | null): string {
+    return tuple === null ? 'null' : TupleResponse.json(tuple, { taskPath: this.include != null });
+  }
+}

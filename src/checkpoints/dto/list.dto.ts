@@ -1,0 +1,101 @@
+import { ApiProperty } from '@nestjs/swagger';
+import { IsOptional } from 'class-validator';
+import type { Response } from 'express';
+import { JsonText } from '../../http/exact-json.js';
+import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../checkpoint.js';
+import type { ListInput } from '../use-cases/list.use-case.js';
+import { cursorOf, keyOf } from './cursor.js';
+import { IsCursor, IsId, IsIdOrEmpty, IsIntegerFrom, IsJsonObject, IsListOf } from './fields.js';
+import { TupleResponse } from './tuple.response.js';
+
+export class ListRequest {
+  @ApiProperty({ type: String, required: false, nullable: true, description: 'Absent or null: every thread' })
+  @IsOptional()
+  @IsId()
+  thread_id?: string | null;
+
+  @ApiProperty({
+    type: String,
+    required: false,
+    nullable: true,
+    description: 'Absent or null: every namespace; empty: the root graph alone',
+  })
+  @IsOptional()
+  @IsIdOrEmpty()
+  checkpoint_ns?: string | null;
+
+  @ApiProperty({ type: String, required: false, nullable: true, description: 'That one checkpoint' })
+  @IsOptional()
+  @IsIdOrEmpty()
+  checkpoint_id?: string | null;
+
+  @ApiProperty({ type: String, required: false, nullable: true, description: 'Exclusive' })
+  @IsOptional()
+  @IsIdOrEmpty()
+  before_checkpoint_id?: string | null;
+
+  @ApiProperty({
+    type: 'object',
+    additionalProperties: true,
+    selfRequired: false,
+    nullable: true,
+    description: 'What metadata must contain, as jsonb containment (@>) has it',
+  })
+  @IsOptional()
+  @IsJsonObject()
+  filter_metadata?: JsonText | null;
+
+  @ApiProperty({
+    type: 'integer',
+    required: false,
+    nullable: true,
+    minimum: 1,
+    maximum: 1000,
+    description: 'Absent: LIST_DEFAULT_LIMIT',
+  })
+  @IsOptional()
+  @IsIntegerFrom(1, 1000)
+  limit?: number | null;
+
+  @ApiProperty({
+    type: String,
+    required: false,
+    nullable: true,
+    description: 'The x-next-cursor of the page before; all else as in its request',
+  })
+  @IsOptional()
+  @IsCursor()
+  cursor?: string | null;
+
+  @ApiProperty({
+    required: false,
+    nullable: true,
+    isArray: true,
+    enum: TUPLE_PARTS,
+    description: 'What to answer beside each checkpoint. Absent: nothing',
+  })
+  @IsOptional()
+  @IsListOf(TUPLE_PARTS)
+  include?: TuplePart[] | null;
+
+  toInput(): ListInput {
+    return {
+      filter: {
+        threadId: this.thread_id ?? null,
+        checkpointNs: this.checkpoint_ns ?? null,
+        checkpointId: this.checkpoint_id || null,
+        beforeCheckpointId: this.before_checkpoint_id || null,
+        metadata: this.filter_metadata?.text ?? null,
+        after: this.cursor ? keyOf(this.cursor) : null,
+      },
+      limit: this.limit ?? null,
+      parts: this.include ?? [],
+    };
+  }
+
+  /** The answer to this request. When rows were left out, the header x-next-cursor says where to go on. */
+  toAnswer(page: CheckpointPage, response: Response): string {
+    if (page.next !== null) response.setHeader('x-next-cursor', cursorOf(page.next));
+    return `[${page.tuples.map((tuple) => TupleResponse.json(tuple, { taskPath: true })).join()}]`;
+  }
+}

@@ -1,0 +1,60 @@
+import { applyDecorators, Header, HttpCode, Post, type Type } from '@nestjs/common';
+import {
+  ApiBody,
+  ApiExtraModels,
+  ApiNoContentResponse,
+  ApiOkResponse,
+  ApiOperation,
+  getSchemaPath,
+} from '@nestjs/swagger';
+import { ApiProblems } from '../http/problem.docs.js';
+
+interface OperationOptions {
+  summary: string;
+  description: string;
+  request: { type: Type; example: object };
+  /** Absent: 204, no body. */
+  answer?: { type: Type; isArray?: boolean; nullable?: boolean; example: object; headers?: string[] };
+}
+
+/** An operation of the contract: POST, JSON in and out, 200 with an answer or 204 without; and its page in Swagger UI. */
+export function Operation(
+  name: string,
+  { summary, description, request, answer }: OperationOptions,
+): MethodDecorator {
+  return applyDecorators(
+    Post(name),
+    ApiOperation({ operationId: name, summary, description }),
+    ApiBody({
+      type: request.type,
+      examples: { capture: { summary: 'From a real agent', value: request.example } },
+    }),
+    ApiProblems(),
+    ...(answer === undefined
+      ? [HttpCode(204), ApiNoContentResponse({ description: 'Done' })]
+      : [HttpCode(200), Header('Content-Type', 'application/json; charset=utf-8'), answerDocs(answer)]),
+  );
+}
+
+function answerDocs(answer: NonNullable<OperationOptions['answer']>): MethodDecorator {
+  const { type, isArray = false, nullable = false, example, headers = [] } = answer;
+  const item = { $ref: getSchemaPath(type) };
+  const schema = isArray
+    ? { type: 'array', items: item }
+    : nullable
+      ? { nullable: true, allOf: [item] }
+      : item;
+  return applyDecorators(
+    ApiExtraModels(type),
+    ApiOkResponse({
+      description: 'The answer',
+      headers: Object.fromEntries(
+        headers.map((header) => [
+          header,
+          { description: 'Present when rows were left out', schema: { type: 'string' } },
+        ]),
+      ),
+      content: { 'application/json': { schema, example } },
+    }),
+  );
+}
