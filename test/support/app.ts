@@ -1,0 +1,83 @@
+import { NestFactory } from '@nestjs/core';
+import type { NestExpressApplication } from '@nestjs/platform-express';
+import supertest from 'supertest';
+import { AppModule } from '../../src/app.module.js';
+import { setUp } from '../../src/app.setup.js';
+import { Settings } from '../../src/config/env.js';
+import { createLogger } from '../../src/http/logging.js';
+import { createDatabase, type TestDatabase } from './database.js';
+
+export interface Answer {
+  status: number;
+  type: string | undefined;
+  headers: Record<string, string>;
+  /** The exact text of the body. */
+  text: string;
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- a test asserts its shape
+  json: any;
+}
+
+export interface TestApp {
+  url: string;
+  database: TestDatabase;
+  /** Posts to an operation; a string is sent as it is. */
+  post: (operation: string, body: object | string, headers?: Record<string, string>) => Promise<Answer>;
+  get: (path: string) => Promise<Answer>;
+  close: () => Promise<void>;
+}
+
+/** The service on a database of its own, listening on a free port; `environment` sets what a test is about. */
+export async function startApp(
+  environment: Record<string, string> = {},
+  database?: TestDatabase,
+): Promise<TestApp> {
+  const own = database ?? (await createDatabase());
+  const settings = new Settings({ LOG_LEVEL: 'silent', DATABASE_URL: own.url, ...environment });
+  const app = await NestFactory.create<NestExpressApplication>(AppModule.for(settings, own.url), {
+    bodyParser: false,
+    logger: false,
+    abortOnError: false,
+  });
+  setUp(app, settings, createLogger(settings.logLevel));
+  await app.listen(0, '127.0.0.1');
+  const url = await app.getUrl();
+  return {
+    url,
+    database: own,
+    post: async (operation, body, headers = {}) =>
+      answerOf(
+        await supertest(url)
+          .post(`/checkpoints/${operation}`)
+          .set({ 'content-type': 'application/json', ...headers })
+          .buffer(true)
+          .parse(asText)
+          .send(typeof body === 'string' ? body : JSON.stringify(body)),
+      ),
+    get: async (path) => answerOf(await supertest(url).get(path).buffer(true).parse(asText)),
+    close: async () => {
+      await app.close();
+      if (database === undefined) await own.drop();
+    },
+  };
+}
+
+function asText(response: supertest.Response, done: (error: Error | null, text: string) => void): void {
+  const stream = response as unknown as NodeJS.ReadableStream;
+  const chunks: Buffer[] = [];
+  stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+  stream.on('end', () => {
+    done(null, Buffer.concat(chunks).toString());
+  });
+}
+
+function answerOf(response: supertest.Response): Answer {
+  const text = response.body as string;
+  const isJson = response.headers['content-type']?.includes('json') ?? false;
+  return {
+    status: response.status,
+    type: response.headers['content-type'],
+    headers: response.headers,
+    text,
+    json: isJson ? JSON.parse(text) : undefined,
+  };
+}

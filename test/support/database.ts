@@ -1,0 +1,45 @@
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+
+/** A database of a suite's own, and a connection to look into it. */
+export interface TestDatabase {
+  url: string;
+  sql: <Row = Record<string, unknown>>(text: string, values?: unknown[]) => Promise<Row[]>;
+  drop: () => Promise<void>;
+}
+
+async function onServer(statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: process.env.TEST_SERVER_URL });
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+/** A clone of the migrated template, or with `like: 'empty'` a database without any table. */
+export async function createDatabase(
+  options: { like?: 'template' | 'empty'; locale?: string } = {},
+): Promise<TestDatabase> {
+  const { like = 'template', locale } = options;
+  const name = `test_${randomUUID().replaceAll('-', '')}`;
+  const template = like === 'template' ? process.env.TEST_TEMPLATE : 'template0';
+  await onServer(
+    `create database ${name} template ${template}` +
+      (locale === undefined ? '' : ` locale_provider icu icu_locale '${locale}' locale 'C'`),
+  );
+  const url = new URL(process.env.TEST_SERVER_URL ?? '');
+  url.pathname = `/${name}`;
+  const client = new pg.Client({ connectionString: url.href });
+  client.on('error', () => undefined);
+  await client.connect();
+  return {
+    url: url.href,
+    sql: async (text, values) => (await client.query(text, values)).rows as never,
+    drop: async () => {
+      await client.end();
+      await onServer(`drop database if exists ${name} with (force)`);
+    },
+  };
+}
