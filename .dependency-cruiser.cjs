@@ -45,7 +45,7 @@ module.exports = {
       [
         DOMAIN,
         '^src/checkpoints/(dto/|use-cases/|operation\\.decorator\\.ts$)',
-        '^src/http/(exact-json|problem\\.docs)\\.ts$',
+        '^src/http/(exact-json|problem\\.docs|validation)\\.ts$',
         nest('(common|swagger)'),
         'node_modules/(class-validator|class-transformer|express)/',
       ],

@@ -84,7 +84,7 @@ export class CheckpointRepository {
     parts: TuplePart[],
   ): Promise<CheckpointPage> {
     const { sql, parameters } = this.selectTuples(filter, limit, parts);
-    const rows = await this.database.query<TupleRow>(sql, parameters);
+    const rows = await this.query<TupleRow>(sql, parameters);
     const tuples = toTuples(rows, parts);
     const more = tuples.length > limit;
     if (more) tuples.length = limit;
@@ -103,7 +103,7 @@ export class CheckpointRepository {
     // Here and not by `order by`, which would carry the blobs through Postgres's sort. In key order, and after the
     // checkpoint, so that two requests lock the same rows in the same order.
     const sorted = blobs.toSorted((a, b) => compare(a.channel, b.channel) || compare(a.version, b.version));
-    await this.store(
+    await this.query(
       `with stored as (
          insert into ${this.checkpoints}
            (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
@@ -148,7 +148,7 @@ export class CheckpointRepository {
 
   /** Removes every row of the thread, in all namespaces. */
   async deleteThread(threadId: string): Promise<void> {
-    await this.database.query(
+    await this.query(
       // The last delete runs first: checkpoints before blobs, in the order in which upsertCheckpoint locks them.
       `with deleted_blobs as (delete from ${this.blobs} where thread_id = $1),
             deleted_writes as (delete from ${this.writes} where thread_id = $1)
@@ -160,7 +160,7 @@ export class CheckpointRepository {
   private async storeWrites(key: CheckpointKey, writes: PendingWrite[], onConflict: string): Promise<void> {
     // In key order, so that two requests with the same rows lock them in the same order.
     const sorted = writes.toSorted((a, b) => compare(a.taskId, b.taskId) || a.idx - b.idx);
-    await this.store(
+    await this.query(
       `insert into ${this.writes}
          (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, task_path, blob)
        select $1, $2, $3, w.*
@@ -181,13 +181,13 @@ export class CheckpointRepository {
     );
   }
 
-  private async store(sql: string, parameters: unknown[]): Promise<void> {
+  private async query<Row>(sql: string, parameters: unknown[]): Promise<Row[]> {
     try {
-      await this.database.query(sql, parameters);
+      return await this.database.query<Row>(sql, parameters);
     } catch (error) {
       if (!UNSTORABLE.has(sqlStateOf(error) ?? '')) throw error;
       throw new UnstorableDocumentError(
-        'Postgres cannot store checkpoint or metadata as jsonb: a number or text is too large, or the nesting too deep',
+        'Postgres cannot hold a document as jsonb: a number or text is too large, or the nesting too deep',
         { cause: error },
       );
     }

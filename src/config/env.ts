@@ -5,9 +5,13 @@ const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'
 const MIB = 1024 * 1024;
 
 const integer = (min: number, max: number, fallback: number) =>
-  z.coerce
-    .number({ error: `must be an integer from ${min} to ${max}` })
-    .refine((n) => Number.isInteger(n) && n >= min && n <= max, `must be an integer from ${min} to ${max}`)
+  z
+    .string()
+    .refine(
+      (text) => /^-?\d+$/.test(text) && Number(text) >= min && Number(text) <= max,
+      `must be an integer from ${min} to ${max}`,
+    )
+    .transform(Number)
     .default(fallback);
 
 const boolean = (fallback: boolean) =>
@@ -94,7 +98,7 @@ export class Settings {
     const faults = parsed.error?.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`) ?? [];
     const production = environment.NODE_ENV === 'production';
     const embedded = environment.DATABASE_URL === undefined || environment.DATABASE_URL === '';
-    if (production && embedded && parsed.data?.EMBEDDED_POSTGRES === false) {
+    if (production && embedded && !['true', '1'].includes(environment.EMBEDDED_POSTGRES ?? '')) {
       faults.push(
         'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
       );

@@ -37,7 +37,7 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
   'unstorable-document': {
     status: 422,
     title: 'A document that Postgres cannot store',
-    when: 'checkpoint or metadata holds a number or text too large for jsonb, or is nested too deeply',
+    when: 'checkpoint, metadata or filter_metadata holds a number or text too large for jsonb, or is nested too deeply',
     retry: false,
   },
   'queue-full': {

@@ -2,6 +2,9 @@ import { ValidationPipe } from '@nestjs/common';
 import type { ValidationError } from 'class-validator';
 import { type Fault, InvalidRequestError } from '../checkpoints/checkpoint.errors.js';
 
+/** The check of this name says that a value is of another kind; what else is wrong with it or inside it is then no news. */
+export const OF_ANOTHER_KIND = 'ofAnotherKind';
+
 /** Makes a DTO of the parsed body, or refuses with every fault. */
 export function validationPipe(): ValidationPipe {
   return new ValidationPipe({
@@ -12,6 +15,8 @@ export function validationPipe(): ValidationPipe {
 
 function toFaults(error: ValidationError, parent: string): Fault[] {
   const pointer = `${parent}/${error.property.replaceAll('~', '~0').replaceAll('/', '~1')}`;
-  const own = Object.values(error.constraints ?? {}).map((detail) => ({ pointer, detail }));
+  const { [OF_ANOTHER_KIND]: otherKind, ...constraints } = error.constraints ?? {};
+  if (otherKind !== undefined) return [{ pointer, detail: otherKind }];
+  const own = Object.values(constraints).map((detail) => ({ pointer, detail }));
   return [...own, ...(error.children ?? []).flatMap((child) => toFaults(child, pointer))];
 }

@@ -2,19 +2,19 @@ import { applyDecorators } from '@nestjs/common';
 import { Transform, Type } from 'class-transformer';
 import { ValidateBy, ValidateNested, type ValidationArguments } from 'class-validator';
 import { JsonNumber, JsonText } from '../../http/exact-json.js';
+import { OF_ANOTHER_KIND } from '../../http/validation.js';
 import { MAX_KEY_BYTES, keyBytes } from '../checkpoint.js';
 import { keyOf } from './cursor.js';
 import { numericText } from './numeric-text.js';
 
 /** A check whose message says what is wrong with the value; null when nothing is. */
 function Check(name: string, fault: (value: unknown, request: object) => string | null): PropertyDecorator {
-  const faultOf = (value: unknown, args?: ValidationArguments) =>
-    value === undefined ? 'is missing' : fault(value, args?.object ?? {});
+  const faultOf = (args?: ValidationArguments) => fault(args?.value, args?.object ?? {});
   return ValidateBy({
     name,
     validator: {
-      validate: (value, args) => faultOf(value, args) === null,
-      defaultMessage: (args) => faultOf(args?.value, args) ?? '',
+      validate: (_value, args) => faultOf(args) === null,
+      defaultMessage: (args) => faultOf(args) ?? '',
     },
   });
 }
@@ -54,9 +54,7 @@ export function IsVersion(): PropertyDecorator {
 export function IsJsonObject(): PropertyDecorator {
   return applyDecorators(
     Convert((value) => value),
-    Check('isJsonObject', (value) =>
-      value instanceof JsonText && value.isObject ? null : 'must be an object',
-    ),
+    Check('isJsonObject', (value) => (isJsonObject(value) ? null : missingOr(value, 'must be an object'))),
   );
 }
 
@@ -64,7 +62,9 @@ export function IsJsonObject(): PropertyDecorator {
 export function IsBlob(): PropertyDecorator {
   return applyDecorators(
     Convert(decodeBase64),
-    Check('isBlob', (value) => (Buffer.isBuffer(value) ? null : 'must be standard Base64 with padding')),
+    Check('isBlob', (value) =>
+      Buffer.isBuffer(value) ? null : missingOr(value, 'must be standard Base64 with padding'),
+    ),
   );
 }
 
@@ -75,7 +75,7 @@ export function IsIntegerFrom(min: number, max: number): PropertyDecorator {
     Check('isIntegerFrom', (value) =>
       Number.isInteger(value) && (value as number) >= min && (value as number) <= max
         ? null
-        : `must be an integer from ${min} to ${max}`,
+        : missingOr(value, `must be an integer from ${min} to ${max}`),
     ),
   );
 }
@@ -100,12 +100,12 @@ export function IsCursor(): PropertyDecorator {
 export function IsArrayOf(type: () => new () => object): PropertyDecorator {
   return applyDecorators(
     Type(type),
-    Check('isArrayOf', (value) => {
-      if (!Array.isArray(value)) return 'must be an array';
+    Check(OF_ANOTHER_KIND, (value) => {
+      if (!Array.isArray(value)) return missingOr(value, 'must be an array');
       const other = value.findIndex((item) => !(item instanceof type()));
       return other === -1 ? null : `must hold objects only; item ${other} is none`;
     }),
-    ValidateNested({ each: true, message: 'must hold objects only' }),
+    ValidateNested({ each: true }),
   );
 }
 
@@ -126,6 +126,14 @@ export function KeyFits<Request extends object, Item extends object = object>(
   });
 }
 
+function missingOr(value: unknown, fault: string): string {
+  return value === undefined ? 'is missing' : fault;
+}
+
+function isJsonObject(value: unknown): boolean {
+  return value instanceof JsonText && value.isObject;
+}
+
 function isNumber(value: unknown): value is number | JsonNumber {
   return typeof value === 'number' || value instanceof JsonNumber;
 }
@@ -139,7 +147,7 @@ function idText(value: unknown): unknown {
 }
 
 function textFault(value: unknown): string | null {
-  if (typeof value !== 'string') return 'must be a string';
+  if (typeof value !== 'string') return missingOr(value, 'must be a string');
   if (value.includes('\0')) return 'must not hold NUL';
   return value.isWellFormed() ? null : 'must not hold a lone surrogate';
 }

@@ -32,7 +32,9 @@ export class PutWritesUseCase {
         );
       }
       const slot = `${write.idx}:${write.taskId}`;
-      if (upsert || !kept.has(slot)) kept.set(slot, write);
+      const before = kept.get(slot);
+      if (before === undefined) kept.set(slot, write);
+      else if (upsert) kept.set(slot, { ...write, taskPath: before.taskPath });
     }
     if (kept.size === 0) return;
     const rows = [...kept.values()];

@@ -1,0 +1,59 @@
+import { Settings } from './env.js';
+
+describe('Settings', () => {
+  it('has defaults for everything', () => {
+    expect(new Settings({})).toMatchObject({
+      port: 5003,
+      host: '127.0.0.1',
+      databaseUrl: null,
+      databaseSchema: 'public',
+      databasePoolMax: 10,
+      bodyLimitBytes: 67_108_864,
+      blobLimitBytes: 33_554_432,
+      rowsLimit: 10_000,
+      listDefaultLimit: 1000,
+      migrateOnStart: true,
+      swaggerEnabled: true,
+    });
+  });
+
+  it('listens to everybody when the database is not its own', () => {
+    expect(new Settings({ DATABASE_URL: 'postgresql://h/d' }).host).toBe('0.0.0.0');
+    expect(new Settings({ DATABASE_URL: 'postgresql://h/d', HOST: '::1' }).host).toBe('::1');
+  });
+
+  it('takes an empty variable for an absent one', () => {
+    expect(new Settings({ PORT: '', DATABASE_URL: '' })).toMatchObject({ port: 5003, databaseUrl: null });
+  });
+
+  it('reports every fault at once, and never turns one into a default', () => {
+    const wrong = {
+      PORT: '99999',
+      DATABASE_POOL_MAX: 'x',
+      DATABASE_URL: 'mysql://h',
+      LOG_LEVEL: 'loud',
+      ROWS_LIMIT: '1.5',
+    };
+    expect(() => new Settings(wrong)).toThrow(
+      /PORT must be an integer from 0 to 65535; .*DATABASE_URL must be a URL.*; DATABASE_POOL_MAX must be.*; ROWS_LIMIT must be.*; LOG_LEVEL must be one of/,
+    );
+  });
+
+  it.each([' 10', '1e3', '0x10', 'true', '-1', '10.0'])('refuses %j as an integer', (text) => {
+    expect(() => new Settings({ DATABASE_POOL_MAX: text })).toThrow(/DATABASE_POOL_MAX must be/);
+  });
+
+  it('wants a database in production, its own only when that is said aloud', () => {
+    expect(() => new Settings({ NODE_ENV: 'production' })).toThrow(/DATABASE_URL is required in production/);
+    expect(() => new Settings({ NODE_ENV: 'production', PORT: 'x' })).toThrow(
+      /PORT.*DATABASE_URL is required/,
+    );
+    expect(new Settings({ NODE_ENV: 'production', EMBEDDED_POSTGRES: 'true' }).databaseUrl).toBeNull();
+  });
+
+  it('shows no secret', () => {
+    const settings = new Settings({ DATABASE_URL: 'postgresql://u:s3cret@h/d?sslpassword=s3cret' });
+    expect(JSON.stringify(settings.masked())).not.toContain('s3cret');
+    expect(JSON.stringify(settings.masked())).toContain('postgresql://u:***@h/d');
+  });
+});
