@@ -215,7 +215,8 @@ describe('what is refused', () => {
     it('of 2,600 bytes is stored, in each table', async () => {
       const key = parts(2600);
       expect((await app.post('put', aPut(key))).status).toBe(200);
-      const { checkpoint_id: _, ...shorter } = parts(2600);
+      const { thread_id, checkpoint_ns } = parts(2600);
+      const shorter = { thread_id, checkpoint_ns };
       const blobs = [{ channel: random(49), version: 'v', type: 't', blob: null }];
       expect((await app.post('put', aPut({ ...shorter, checkpoint_id: 'c', blobs }))).status).toBe(200);
       const writes = [aWrite({ task_id: random(49) })];
@@ -226,7 +227,8 @@ describe('what is refused', () => {
 
     it('of one byte more gets 422, counted in bytes', async () => {
       const key = parts(2601);
-      const { checkpoint_id: _, ...shorter } = parts(2601);
+      const { thread_id, checkpoint_ns } = parts(2601);
+      const shorter = { thread_id, checkpoint_ns };
       const fault = (pointer: string) => ({
         status: 422,
         errors: [{ pointer, detail: expect.stringContaining('2600 bytes') }],

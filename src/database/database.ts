@@ -85,10 +85,9 @@ export class Database {
   }
 }
 
-/** pg's error, inside TypeORM's. */
+/** pg's error, inside TypeORM's when the statement had been sent. */
 function unwrapped(error: unknown): Error & { code?: string } {
-  if (error instanceof QueryFailedError) return error.driverError as Error & { code?: string };
-  return error instanceof Error ? error : new Error(String(error));
+  return (error instanceof QueryFailedError ? error.driverError : error) as Error & { code?: string };
 }
 
 /** The SQLSTATE of a statement that failed, undefined for any other error. */

@@ -33,7 +33,7 @@ export async function startApp(
 ): Promise<TestApp> {
   const own = database ?? (await createDatabase());
   const settings = new Settings({ LOG_LEVEL: 'silent', DATABASE_URL: own.url, ...environment });
-  const app = await NestFactory.create<NestExpressApplication>(AppModule.for(settings, own.url), {
+  const app = await NestFactory.create<NestExpressApplication>(AppModule.for(settings, settings.databaseUrl ?? own.url), {
     bodyParser: false,
     logger: false,
     abortOnError: false,
