@@ -1,6 +1,4 @@
 import 'reflect-metadata';
-import { once } from 'node:events';
-import { setTimeout as delay } from 'node:timers/promises';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { Logger } from 'pino';
@@ -10,9 +8,8 @@ import { SettingsError, settingsFromEnvironment, type Settings } from './config/
 import { leaseDatabase } from './database/database-lease.js';
 import { migrate } from './database/migrate.js';
 import { Readiness } from './health/readiness.js';
+import { drainable } from './http/drain.js';
 import { createLogger } from './http/logging.js';
-
-const CLOSE_IDLE_MS = 20;
 
 async function start(settings: Settings, logger: Logger): Promise<void> {
   logger.info({ settings: settings.masked() }, 'starting');
@@ -28,17 +25,31 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
       bufferLogs: true,
       abortOnError: false,
     });
-    setUp(app, settings, logger);
-    await app.listen(settings.port, settings.host);
-    logger.info(
-      `listening on ${await app.getUrl()}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`,
-    );
-    logger.info(`${await stopped}: stopping`);
-    await drain(app, settings);
+    try {
+      await serve(app, settings, logger, stopped);
+    } finally {
+      await app.close();
+    }
   } finally {
     await database.release();
   }
   logger.info('stopped');
+}
+
+/** Listens until the signal, then answers what has arrived. */
+async function serve(
+  app: NestExpressApplication,
+  settings: Settings,
+  logger: Logger,
+  stopped: Promise<string>,
+): Promise<void> {
+  setUp(app, settings, logger);
+  const drain = drainable(app.getHttpServer());
+  await app.listen(settings.port, settings.host);
+  logger.info(`listening on ${await app.getUrl()}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`);
+  logger.info(`${await stopped}: stopping`);
+  app.get(Readiness).stop();
+  await drain(settings.shutdownDelayMs);
 }
 
 /** Resolves with the signal that asks the process to stop; a second one ends it at once. */
@@ -46,25 +57,6 @@ function stopSignal(): Promise<string> {
   return new Promise((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, resolve);
   });
-}
-
-/**
- * Answers everything that has arrived, then closes. For SHUTDOWN_DELAY_MS requests are still taken, each the last one on
- * its connection, so that load balancers and clients move away before the port closes.
- */
-async function drain(app: NestExpressApplication, settings: Settings): Promise<void> {
-  app.get(Readiness).stop();
-  const server = app.getHttpServer();
-  server.prependListener('request', (_request, response) => response.setHeader('Connection', 'close'));
-  await delay(settings.shutdownDelayMs);
-  // A connection that was busy becomes idle only afterwards, and would keep the server open.
-  const closing = setInterval(() => {
-    server.closeIdleConnections();
-  }, CLOSE_IDLE_MS);
-  server.close();
-  await once(server, 'close');
-  clearInterval(closing);
-  await app.close();
 }
 
 try {
