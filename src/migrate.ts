@@ -12,9 +12,13 @@ try {
   const settings = settingsFromEnvironment();
   const database = await leaseDatabase(settings, createLogger(settings.logLevel));
   try {
-    if (command === 'revert') await revert(settings, database.url);
-    const ran = command === 'run' ? await migrate(settings, database.url) : ['reverted the last migration'];
-    console.log(ran.length > 0 ? ran.join('\n') : 'The schema is up to date');
+    if (command === 'revert') {
+      const reverted = await revert(settings, database.url);
+      console.log(reverted === null ? 'There is nothing to revert' : `Reverted ${reverted}`);
+    } else {
+      const ran = await migrate(settings, database.url);
+      console.log(ran.length > 0 ? ran.join('\n') : 'The schema is up to date');
+    }
   } finally {
     await database.release();
   }

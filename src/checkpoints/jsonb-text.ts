@@ -38,12 +38,14 @@ export function toJsonb<Text extends string[]>(...texts: Text): { mark: string |
   return {
     mark,
     texts: texts.map((text) =>
-      text.replaceAll(ESCAPES, (escape, hex?: string) => (hex === undefined ? escape : mark + hex)),
+      text.replaceAll(ESCAPES, (escape, hex?: string) =>
+        hex === undefined ? escape : mark + hex.toLowerCase(),
+      ),
     ) as Text,
   };
 }
 
 /** The JSON text that was stored as `text` with `mark`. */
 export function fromJsonb(text: string, mark: string | null): string {
-  return mark === null ? text : text.replaceAll(new RegExp(`${mark}([0-9a-f]{4})`, 'gi'), '\\u$1');
+  return mark === null ? text : text.replaceAll(new RegExp(`${mark}([0-9a-f]{4})`, 'g'), '\\u$1');
 }

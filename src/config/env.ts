@@ -141,7 +141,7 @@ export class Settings {
   }
 }
 
-/** Reads a `.env` file beside the program, when there is one, then the environment, which wins. @throws SettingsError */
+/** Reads `.env` in the working directory, when there is one, then the environment, which wins. @throws SettingsError */
 export function settingsFromEnvironment(): Settings {
   try {
     process.loadEnvFile();

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
-import { DataSource, type DataSourceOptions } from 'typeorm';
+import { DataSource, type DataSourceOptions, MigrationExecutor } from 'typeorm';
 import type { Settings } from '../config/env.js';
 import { dataSourceOptions } from './data-source.js';
 
@@ -19,9 +19,16 @@ export function migrate(settings: Settings, databaseUrl: string): Promise<string
   });
 }
 
-/** Takes back the last migration. The first one refuses as long as the tables hold rows. */
-export function revert(settings: Settings, databaseUrl: string): Promise<void> {
-  return withMigrations(settings, databaseUrl, (dataSource) => dataSource.undoLastMigration());
+/**
+ * Takes back the last migration; returns its name, null when none was left. The first one refuses as long as the tables
+ * hold rows.
+ */
+export function revert(settings: Settings, databaseUrl: string): Promise<string | null> {
+  return withMigrations(settings, databaseUrl, async (dataSource) => {
+    const done = await new MigrationExecutor(dataSource).getExecutedMigrations();
+    await dataSource.undoLastMigration();
+    return done[0]?.name ?? null;
+  });
 }
 
 async function withMigrations<T>(

@@ -7,10 +7,16 @@ import { pinoHttp } from 'pino-http';
 /** Printable ASCII without spaces, so that a caller cannot forge lines of a log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
+/** An error of the driver also carries the statement's parameters, which are the callers' data. */
+const serializers = {
+  err: ({ name, message, code, stack }: Error & { code?: string }) => ({ type: name, code, message, stack }),
+};
+
 export function createLogger(level: string): Logger {
   return pino({
     level,
     base: undefined,
+    serializers,
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   });
@@ -32,6 +38,7 @@ export function requestLog(logger: Logger) {
     customLogLevel: (_request, response) =>
       response.statusCode >= 500 ? 'error' : response.statusCode >= 400 ? 'warn' : 'debug',
     serializers: {
+      ...serializers,
       req: ({ id, method, url }: { id: string; method: string; url: string }) => ({
         id,
         method,

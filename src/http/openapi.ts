@@ -7,7 +7,7 @@ export function openApiDocument(app: INestApplication): OpenAPIObject {
     .setTitle('checkpoint-backend')
     .setDescription(
       'Keeps the checkpoints of LangGraph agents in Postgres. Every operation may be repeated with the same result, so a ' +
-        'client may retry whatever failed with 408, 425, 429, 502, 503 or 504.',
+        'client may retry whatever failed with 408, 425, 429, a status from 500 on, or without an answer.',
     )
     .setVersion('1')
     .setOpenAPIVersion('3.0.3')

@@ -87,6 +87,7 @@ export class AdoptCheckpointTables1764000000000 implements MigrationInterface {
   async down(runner: QueryRunner): Promise<void> {
     const schema = schemaOf(runner);
     for (const table of Object.keys(EXPECTED)) {
+      await runner.query(`lock table ${schema}.${table} in access exclusive mode`);
       const rows = (await runner.query(`select 1 from ${schema}.${table} limit 1`)) as unknown[];
       if (rows.length > 0) {
         throw new Error(

@@ -27,9 +27,9 @@ export class AddThreadIndexes1764000000001 implements MigrationInterface {
           on conflict do nothing`);
   }
 
-  /** The savers' own indexes stay: an adopted database had them before. */
+  /** The savers' own indexes stay: an adopted database had them before. TypeORM reverts in a transaction, always. */
   async down(runner: QueryRunner): Promise<void> {
-    await runner.query(`drop index concurrently if exists ${schemaOf(runner)}.checkpoints_byte_order_idx`);
+    await runner.query(`drop index if exists ${schemaOf(runner)}.checkpoints_byte_order_idx`);
   }
 }
 
