@@ -1,35 +1,49 @@
-import { once } from 'node:events';
-import type { Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import net, { type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
+/** How long a connection may be idle, once the port is closed, before it is taken for one that sends nothing more. */
+const LINGER_MS = 250;
 const CLOSE_IDLE_MS = 20;
 
 /**
- * Watches the requests of a server, and returns what ends it without losing one: for `delayMs` requests are still taken,
- * each the last one on its connection, so that clients and load balancers move away before the port closes; then what is
- * left is answered.
+ * Watches the requests of a server, and returns what ends it without losing one. For `delayMs` all goes on, so that load
+ * balancers move away; then the port is closed, what comes on open connections is answered, each answer being the last
+ * one on its connection, and idle ones are closed.
  */
 export function drainable(server: Server): (delayMs: number) => Promise<void> {
-  const open = new Set<ServerResponse>();
-  let draining = false;
+  const open = new Map<Socket, Set<ServerResponse>>();
+  let closing = false;
   const sayLast = (response: ServerResponse) => {
     if (!response.headersSent) response.setHeader('Connection', 'close');
   };
-  server.prependListener('request', (_request, response) => {
-    open.add(response);
-    response.once('close', () => open.delete(response));
-    if (draining) sayLast(response);
+  server.on('connection', (socket: Socket) => {
+    open.set(socket, new Set());
+    socket.once('close', () => open.delete(socket));
+  });
+  server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
+    const responses = open.get(request.socket);
+    responses?.add(response);
+    response.once('close', () => responses?.delete(response));
+    if (closing) sayLast(response);
   });
   return async (delayMs) => {
-    draining = true;
-    open.forEach(sayLast);
     await delay(delayMs);
-    // An answer that had begun before keeps its connection open, idle from then on.
-    const closing = setInterval(() => {
-      server.closeIdleConnections();
-    }, CLOSE_IDLE_MS);
-    server.close();
-    await once(server, 'close');
-    clearInterval(closing);
+    closing = true;
+    for (const responses of open.values()) responses.forEach(sayLast);
+    // Not http.Server's own close, which resets idle connections at once, and with them requests on their way.
+    const closed = new Promise<void>((resolve) => {
+      net.Server.prototype.close.call(server, () => {
+        resolve();
+      });
+    });
+    await Promise.race([closed, delay(LINGER_MS)]);
+    const closeIdle = () => {
+      for (const [socket, responses] of open) if (responses.size === 0) socket.destroy();
+    };
+    const timer = setInterval(closeIdle, CLOSE_IDLE_MS);
+    closeIdle();
+    await closed;
+    clearInterval(timer);
   };
 }
