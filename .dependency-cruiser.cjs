@@ -24,15 +24,20 @@ module.exports = {
     layer(
       'use-cases',
       '^src/checkpoints/use-cases/',
-      [DOMAIN, '^src/checkpoints/checkpoint\\.repository\\.ts$', '^src/config/env\\.ts$', nest('common')],
+      [
+        DOMAIN,
+        '^src/checkpoints/(checkpoint|thread)\\.repository\\.ts$',
+        '^src/config/env\\.ts$',
+        nest('common'),
+      ],
       'A use case decides; it knows no HTTP and no SQL.',
     ),
     layer(
       'repository',
-      '^src/checkpoints/(checkpoint\\.repository|jsonb-text|bytea-array)\\.ts$',
+      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|bytea-array)\\.ts$',
       [
         DOMAIN,
-        '^src/checkpoints/(entities/|jsonb-text\\.ts$|bytea-array\\.ts$)',
+        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|bytea-array)\\.ts$)',
         '^src/database/database\\.ts$',
         nest('common'),
         'node_modules/typeorm/',

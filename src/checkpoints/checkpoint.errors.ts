@@ -38,6 +38,15 @@ export class InvalidRequestError extends DomainError {
   }
 }
 
+/** A copied thread's rows would have keys that no index holds. */
+export class KeyTooLongError extends InvalidRequestError {
+  constructor() {
+    super([
+      { pointer: '#/target_thread_id', detail: 'makes keys that are too long, all their parts together' },
+    ]);
+  }
+}
+
 /** Postgres cannot store the document: nested too deeply, a number or text beyond what jsonb holds. */
 export class UnstorableDocumentError extends DomainError {
   readonly code = 'unstorable-document';

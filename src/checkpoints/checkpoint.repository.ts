@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { DataSource, type EntityTarget, type ObjectLiteral } from 'typeorm';
+import { DataSource } from 'typeorm';
 import { Database, sqlStateOf } from '../database/database.js';
 import { byteaArray } from './bytea-array.js';
 import { UnstorableDocumentError } from './checkpoint.errors.js';
@@ -13,11 +13,12 @@ import type {
   StoredBlob,
   StoredWrite,
   TuplePart,
+  ChannelHistory,
+  HistoryWrite,
 } from './checkpoint.js';
-import { CheckpointBlobEntity } from './entities/checkpoint-blob.entity.js';
-import { CheckpointWriteEntity } from './entities/checkpoint-write.entity.js';
-import { CheckpointEntity } from './entities/checkpoint.entity.js';
 import { fromJsonb, toJsonb } from './jsonb-text.js';
+import { tablesOf } from './tables.js';
+import { openChannels } from './thread.repository.js';
 
 /** jsonb: number out of range, text too long, nested too deeply; 22P05 and 22021: a character that text cannot hold. */
 const UNSTORABLE = new Set(['22003', '22P02', '22P05', '22021', '54000', '54001']);
@@ -35,7 +36,21 @@ interface TupleRow {
   g: string;
 }
 
-/** All SQL. Each method is one statement, hence atomic and on one snapshot, and may be repeated. */
+/** A row of `findChannelHistories`: the seed of a channel, or one of its writes. */
+interface HistoryRow {
+  kind: 'seed' | 'write';
+  channel: string;
+  checkpoint_id: string;
+  task_id: string;
+  idx: number;
+  type: string | null;
+  base64: string | null;
+  task_path: string;
+  value: string;
+  mark: string | null;
+}
+
+/** The SQL of single checkpoints. Each method is one statement, hence atomic and on one snapshot, and may be repeated. */
 @Injectable()
 export class CheckpointRepository {
   private readonly checkpoints: string;
@@ -46,13 +61,7 @@ export class CheckpointRepository {
     dataSource: DataSource,
     private readonly database: Database,
   ) {
-    const table = (entity: EntityTarget<ObjectLiteral>) => {
-      const { schema, tableName } = dataSource.getMetadata(entity);
-      return `"${schema ?? 'public'}".${tableName}`;
-    };
-    this.checkpoints = table(CheckpointEntity);
-    this.blobs = table(CheckpointBlobEntity);
-    this.writes = table(CheckpointWriteEntity);
+    ({ checkpoints: this.checkpoints, blobs: this.blobs, writes: this.writes } = tablesOf(dataSource));
   }
 
   /** The checkpoint with that id, or the latest of the namespace when `checkpointId` is null; null when there is none. */
@@ -116,7 +125,8 @@ export class CheckpointRepository {
        select $1, $2, b.*
          from stored
         cross join unnest($8::text[], $9::text[], $10::text[], $11::bytea[]) as b (channel, version, type, blob)
-           on conflict (thread_id, checkpoint_ns, channel, version) do nothing`,
+           -- Never true, but locks the row that is there: see ThreadRepository.deleteOrphanedBlobs.
+           on conflict (thread_id, checkpoint_ns, channel, version) do update set type = excluded.type where false`,
       [
         key.threadId,
         key.checkpointNs,
@@ -146,15 +156,69 @@ export class CheckpointRepository {
     );
   }
 
-  /** Removes every row of the thread, in all namespaces. */
-  async deleteThread(threadId: string): Promise<void> {
-    await this.query(
-      // The last delete runs first: checkpoints before blobs, in the order in which upsertCheckpoint locks them.
-      `with deleted_blobs as (delete from ${this.blobs} where thread_id = $1),
-            deleted_writes as (delete from ${this.writes} where thread_id = $1)
-       delete from ${this.checkpoints} where thread_id = $1`,
-      [threadId],
+  /**
+   * What each channel of a checkpoint (null: the latest) is rebuilt from, along its parents, the checkpoint itself left
+   * out: the writes since the nearest ancestor that stored a value of the channel, those of that ancestor included.
+   */
+  async findChannelHistories(
+    threadId: string,
+    checkpointNs: string,
+    checkpointId: string | null,
+    channels: string[],
+  ): Promise<Map<string, ChannelHistory>> {
+    const rows = await this.query<HistoryRow>(
+      // `open` are the channels without a stored value so far, before and after each ancestor. union, not union all, so
+      // that a circle of parents ends. The walk goes by primary key, a row an ancestor, whatever the thread's length.
+      `with recursive target as (
+         select parent_checkpoint_id
+           from ${this.checkpoints}
+          where thread_id = $1 and checkpoint_ns = $2 ${checkpointId === null ? '' : 'and checkpoint_id = $4'}
+          order by checkpoint_id collate "C" desc
+          limit 1
+       ),
+       chain as (
+         select c.checkpoint_id, c.parent_checkpoint_id, $3::text[] as open_before,
+                ${openChannels('$3::text[]', this.blobs)} as open
+           from target
+           join ${this.checkpoints} c
+             on c.thread_id = $1 and c.checkpoint_ns = $2 and c.checkpoint_id = target.parent_checkpoint_id
+          union
+         select c.checkpoint_id, c.parent_checkpoint_id, chain.open, ${openChannels('chain.open', this.blobs)}
+           from chain
+           join ${this.checkpoints} c
+             on c.thread_id = $1 and c.checkpoint_ns = $2 and c.checkpoint_id = chain.parent_checkpoint_id
+          where cardinality(chain.open) > 0
+       ),
+       ancestor as materialized (select row_number() over () as n, * from chain)
+       select 'seed' as kind, seeded.channel, null as checkpoint_id, null as task_id, null as idx, b.type,
+              encode(b.blob, 'base64') as base64, null as task_path,
+              (c.checkpoint -> 'channel_values' -> seeded.channel)::text as value, c.type as mark
+         from ancestor a
+        cross join lateral (select unnest(a.open_before) except select unnest(a.open)) as seeded (channel)
+         join ${this.checkpoints} c
+           on c.thread_id = $1 and c.checkpoint_ns = $2 and c.checkpoint_id = a.checkpoint_id
+         left join ${this.blobs} b
+           on b.thread_id = $1 and b.checkpoint_ns = $2 and b.channel = seeded.channel
+          and b.version = c.checkpoint -> 'channel_versions' ->> seeded.channel and b.type <> 'empty'
+        union all
+       (select 'write', w.channel, w.checkpoint_id, w.task_id, w.idx, w.type, encode(w.blob, 'base64'), w.task_path,
+               null, null
+          from ancestor a
+          join ${this.writes} w
+            on w.thread_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = a.checkpoint_id
+           and w.channel = any(a.open_before)
+         order by a.n desc, w.task_id collate "C", w.idx)`,
+      [threadId, checkpointNs, channels, ...(checkpointId === null ? [] : [checkpointId])],
     );
+    const histories = new Map<string, ChannelHistory>();
+    for (const channel of channels) histories.set(channel, { seed: null, writes: [] });
+    for (const row of rows) {
+      const history = histories.get(row.channel);
+      if (history === undefined) continue;
+      if (row.kind === 'seed') history.seed = toSeed(row);
+      else history.writes.push(toHistoryWrite(row));
+    }
+    return histories;
   }
 
   private async storeWrites(key: CheckpointKey, writes: PendingWrite[], onConflict: string): Promise<void> {
@@ -316,6 +380,25 @@ function toBlob({ a: channel, b: version, c: type, d }: TupleRow): StoredBlob {
 
 function toWrite({ a: taskId, b: idx, c: channel, d: type, e, f: taskPath }: TupleRow): StoredWrite {
   return { taskId, idx: Number(idx), channel, type, base64: oneLine(e ?? ''), taskPath };
+}
+
+/** A blob wins: beside one, an inline `true` is only its marker. */
+function toSeed({ type, base64, value, mark }: HistoryRow): NonNullable<ChannelHistory['seed']> {
+  if (type === null) return { value: fromJsonb(value, mark) };
+  return { type, base64: base64 === null ? null : oneLine(base64) };
+}
+
+function toHistoryWrite(row: HistoryRow): HistoryWrite {
+  const {
+    checkpoint_id: checkpointId,
+    task_id: taskId,
+    idx,
+    channel,
+    type,
+    base64,
+    task_path: taskPath,
+  } = row;
+  return { checkpointId, taskId, idx, channel, type, base64: oneLine(base64 ?? ''), taskPath };
 }
 
 /** Postgres breaks Base64 into lines of 76 characters. */

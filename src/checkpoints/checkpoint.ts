@@ -86,6 +86,20 @@ export interface CheckpointPage {
   next: CheckpointKey | null;
 }
 
+/** A write of a channel's history. */
+export interface HistoryWrite extends StoredWrite {
+  checkpointId: string;
+}
+
+/**
+ * What a delta channel is rebuilt from: the nearest stored value before a checkpoint, as bytes or as the JSON text of a
+ * value inside a checkpoint, null when there is none; and the writes since then, oldest first.
+ */
+export interface ChannelHistory {
+  seed: { type: string; base64: string | null } | { value: string } | null;
+  writes: HistoryWrite[];
+}
+
 /** Postgres refuses index entries over some 2,700 bytes; this leaves room for their headers. */
 export const MAX_KEY_BYTES = 2600;
 

@@ -2,6 +2,10 @@ import { Body, Controller, Res } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import type { Response } from 'express';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
+import { CopyThreadRequest } from './dto/copy-thread.dto.js';
+import { DeleteForRunsRequest } from './dto/delete-for-runs.dto.js';
+import { ChannelHistoryResponse, DeltaChannelHistoryRequest } from './dto/delta-channel-history.dto.js';
+import { PruneRequest } from './dto/prune.dto.js';
 import { EXAMPLES } from './dto/examples.js';
 import { GetTupleRequest } from './dto/get-tuple.dto.js';
 import { ListRequest } from './dto/list.dto.js';
@@ -9,6 +13,10 @@ import { PutWritesRequest } from './dto/put-writes.dto.js';
 import { PutRequest, PutResponse } from './dto/put.dto.js';
 import { TupleResponse } from './dto/tuple.response.js';
 import { Operation } from './operation.decorator.js';
+import { CopyThreadUseCase } from './use-cases/copy-thread.use-case.js';
+import { DeleteForRunsUseCase } from './use-cases/delete-for-runs.use-case.js';
+import { DeltaChannelHistoryUseCase } from './use-cases/delta-channel-history.use-case.js';
+import { PruneUseCase } from './use-cases/prune.use-case.js';
 import { DeleteThreadUseCase } from './use-cases/delete-thread.use-case.js';
 import { GetTupleUseCase } from './use-cases/get-tuple.use-case.js';
 import { ListUseCase } from './use-cases/list.use-case.js';
@@ -24,6 +32,10 @@ export class CheckpointsController {
     private readonly putWritesUseCase: PutWritesUseCase,
     private readonly listUseCase: ListUseCase,
     private readonly deleteThreadUseCase: DeleteThreadUseCase,
+    private readonly copyThreadUseCase: CopyThreadUseCase,
+    private readonly deleteForRunsUseCase: DeleteForRunsUseCase,
+    private readonly pruneUseCase: PruneUseCase,
+    private readonly deltaChannelHistoryUseCase: DeltaChannelHistoryUseCase,
   ) {}
 
   @Operation('get-tuple', {
@@ -78,5 +90,48 @@ export class CheckpointsController {
   })
   async deleteThread(@Body() body: ThreadDto): Promise<void> {
     await this.deleteThreadUseCase.execute(body.thread_id);
+  }
+
+  @Operation('copy-thread', {
+    summary: 'Copy a thread',
+    description:
+      'Copies every row of every namespace, ids kept. What the target has already is kept. May be repeated.',
+    request: { type: CopyThreadRequest, example: EXAMPLES.copyThread },
+  })
+  async copyThread(@Body() body: CopyThreadRequest): Promise<void> {
+    await this.copyThreadUseCase.execute(body.toInput());
+  }
+
+  @Operation('delete-for-runs', {
+    summary: 'Delete the checkpoints of runs',
+    description:
+      'Removes the checkpoints whose `metadata.run_id` is listed, their writes, and the blobs that no checkpoint refers to ' +
+      'any more. May be repeated.',
+    request: { type: DeleteForRunsRequest, example: EXAMPLES.deleteForRuns },
+  })
+  async deleteForRuns(@Body() body: DeleteForRunsRequest): Promise<void> {
+    await this.deleteForRunsUseCase.execute(body.run_ids);
+  }
+
+  @Operation('prune', {
+    summary: 'Thin out threads',
+    description:
+      'Removes what the strategy does not keep, with the blobs that no checkpoint refers to. May be repeated.',
+    request: { type: PruneRequest, example: EXAMPLES.prune },
+  })
+  async prune(@Body() body: PruneRequest): Promise<void> {
+    await this.pruneUseCase.execute(body.toInput());
+  }
+
+  @Operation('delta-channel-history', {
+    summary: 'Read what delta channels are rebuilt from',
+    description:
+      'Per channel the writes along the parents of a checkpoint, itself left out, oldest first, up to and with the nearest ' +
+      'ancestor that stored a value of the channel, which is the seed.',
+    request: { type: DeltaChannelHistoryRequest, example: EXAMPLES.deltaChannelHistory },
+    answer: { type: ChannelHistoryResponse, map: true, example: EXAMPLES.histories },
+  })
+  async deltaChannelHistory(@Body() body: DeltaChannelHistoryRequest): Promise<string> {
+    return ChannelHistoryResponse.json(await this.deltaChannelHistoryUseCase.execute(body.toInput()));
   }
 }

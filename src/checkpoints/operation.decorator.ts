@@ -14,7 +14,14 @@ interface OperationOptions {
   description: string;
   request: { type: Type; example: object };
   /** Absent: 204, no body. */
-  answer?: { type: Type; isArray?: boolean; nullable?: boolean; example: object; headers?: string[] };
+  answer?: {
+    type: Type;
+    isArray?: boolean;
+    nullable?: boolean;
+    map?: boolean;
+    example: object;
+    headers?: string[];
+  };
 }
 
 /** An operation of the contract: POST, JSON in and out, 200 with an answer or 204 without; and its page in Swagger UI. */
@@ -37,13 +44,15 @@ export function Operation(
 }
 
 function answerDocs(answer: NonNullable<OperationOptions['answer']>): MethodDecorator {
-  const { type, isArray = false, nullable = false, example, headers = [] } = answer;
+  const { type, isArray = false, nullable = false, map = false, example, headers = [] } = answer;
   const item = { $ref: getSchemaPath(type) };
   const schema = isArray
     ? { type: 'array', items: item }
-    : nullable
-      ? { nullable: true, allOf: [item] }
-      : item;
+    : map
+      ? { type: 'object', additionalProperties: item }
+      : nullable
+        ? { nullable: true, allOf: [item] }
+        : item;
   return applyDecorators(
     ApiExtraModels(type),
     ApiOkResponse({

@@ -4,13 +4,13 @@ import { CheckpointBlobEntity } from '../checkpoints/entities/checkpoint-blob.en
 import { CheckpointWriteEntity } from '../checkpoints/entities/checkpoint-write.entity.js';
 import { CheckpointEntity } from '../checkpoints/entities/checkpoint.entity.js';
 import { AdoptCheckpointTables1764000000000 } from './migrations/1764000000000-adopt-checkpoint-tables.js';
-import { AddThreadIndexes1764000000001 } from './migrations/1764000000001-add-thread-indexes.js';
+import { AddIndexes1764000000001 } from './migrations/1764000000001-add-indexes.js';
 
 /** TypeORM's own table, under a name that no other program's can meet. */
 export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
 
 /** Append only: released migrations are never edited. */
-const MIGRATIONS = [AdoptCheckpointTables1764000000000, AddThreadIndexes1764000000001];
+const MIGRATIONS = [AdoptCheckpointTables1764000000000, AddIndexes1764000000001];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */
 export const MIGRATION_NAMES = MIGRATIONS.map((migration) => migration.name);

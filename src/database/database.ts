@@ -27,6 +27,9 @@ const QUERY_CANCELED = '57014';
 const LOST = /^(Connection terminated|Client has encountered a connection error|Connection ended)/;
 const POOL_TIMEOUT = 'timeout exceeded when trying to connect';
 
+/** Runs one statement of a transaction. */
+export type Query = <Row>(sql: string, parameters: unknown[]) => Promise<Row[]>;
+
 const FIRST_DELAY_MS = 50;
 const MAX_DELAY_MS = 1000;
 
@@ -46,12 +49,25 @@ export class Database {
 
   /** @throws QueueFullError, DatabaseUnavailableError; QueryFailedError for what the statement itself did wrong */
   async query<Row>(sql: string, parameters: unknown[]): Promise<Row[]> {
+    return this.admit(() => this.dataSource.query<Row[]>(sql, parameters));
+  }
+
+  /** Runs statements that belong together, each on a snapshot of its own; all of them are repeated, or none. */
+  async transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    return this.admit(() =>
+      this.dataSource.transaction('READ COMMITTED', (manager) =>
+        work((sql, parameters) => manager.query(sql, parameters)),
+      ),
+    );
+  }
+
+  private async admit<T>(work: () => Promise<T>): Promise<T> {
     if (this.running >= this.settings.databasePoolMax + this.settings.queueMax) {
       throw new QueueFullError(`${this.settings.queueMax} requests wait for a connection already`);
     }
     this.running += 1;
     try {
-      return await this.retry(() => this.dataSource.query<Row[]>(sql, parameters));
+      return await this.retry(work);
     } finally {
       this.running -= 1;
     }

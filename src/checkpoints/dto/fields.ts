@@ -80,6 +80,21 @@ export function IsIntegerFrom(min: number, max: number): PropertyDecorator {
   );
 }
 
+/** An array of ids, as `IsId` takes them. */
+export function IsIdList(): PropertyDecorator {
+  return applyDecorators(
+    Convert((value) => (Array.isArray(value) ? value.map(idText) : value)),
+    Check('isIdList', (value) =>
+      listFault(value, (item) => (item === '' ? 'must not be empty' : textFault(item))),
+    ),
+  );
+}
+
+/** An array of texts that Postgres can store. */
+export function IsTextList(): PropertyDecorator {
+  return Check('isTextList', (value) => listFault(value, textFault));
+}
+
 /** An array of some of these words. */
 export function IsListOf(words: readonly string[]): PropertyDecorator {
   return Check('isListOf', (value) =>
@@ -124,6 +139,12 @@ export function KeyFits<Request extends object, Item extends object = object>(
     const which = Array.isArray(value) ? `the key of item ${at}` : 'the key';
     return `makes ${which} longer than ${MAX_KEY_BYTES} bytes, all its parts together`;
   });
+}
+
+function listFault(value: unknown, faultOf: (item: unknown) => string | null): string | null {
+  if (!Array.isArray(value)) return missingOr(value, 'must be an array');
+  const at = value.findIndex((item) => faultOf(item) !== null);
+  return at === -1 ? null : `item ${at} ${String(faultOf(value[at]))}`;
 }
 
 function missingOr(value: unknown, fault: string): string {

@@ -1,12 +1,12 @@
 import { Injectable } from '@nestjs/common';
-import { CheckpointRepository } from '../checkpoint.repository.js';
+import { ThreadRepository } from '../thread.repository.js';
 
 @Injectable()
 export class DeleteThreadUseCase {
-  constructor(private readonly checkpoints: CheckpointRepository) {}
+  constructor(private readonly threads: ThreadRepository) {}
 
   /** Removes the thread, also when there is none. Safe to repeat. */
   execute(threadId: string): Promise<void> {
-    return this.checkpoints.deleteThread(threadId);
+    return this.threads.deleteThreads([threadId]);
   }
 }

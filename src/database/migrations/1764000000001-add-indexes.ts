@@ -2,10 +2,11 @@ import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { schemaOf } from './1764000000000-adopt-checkpoint-tables.js';
 
 /**
- * The savers' indexes on thread_id, and on adopted tables one that finds the latest checkpoint byte by byte. Built
- * concurrently, since adopted tables may be large and in use; hence without a transaction, each step repeatable.
+ * The savers' indexes on thread_id; one that finds the checkpoints of a run; on adopted tables one that finds the latest
+ * checkpoint byte by byte. Built concurrently, since adopted tables may be large and in use; hence without a transaction,
+ * each step repeatable.
  */
-export class AddThreadIndexes1764000000001 implements MigrationInterface {
+export class AddIndexes1764000000001 implements MigrationInterface {
   readonly transaction = false;
 
   async up(runner: QueryRunner): Promise<void> {
@@ -20,6 +21,13 @@ export class AddThreadIndexes1764000000001 implements MigrationInterface {
         '(thread_id, checkpoint_ns, checkpoint_id collate "C")',
       );
     }
+    // By a hash, since metadata is the callers', and a run_id may be longer than an index entry.
+    await createIndex(
+      runner,
+      'checkpoints_run_id_idx',
+      'checkpoints',
+      `(hashtextextended(metadata ->> 'run_id', 0)) where metadata ->> 'run_id' is not null`,
+    );
     // The versions of the Python saver's migrations; the JavaScript saver's 0 to 4 are the same.
     await runner.query(`
       insert into ${schemaOf(runner)}.checkpoint_migrations (v)
@@ -29,7 +37,9 @@ export class AddThreadIndexes1764000000001 implements MigrationInterface {
 
   /** The savers' own indexes stay: an adopted database had them before. TypeORM reverts in a transaction, always. */
   async down(runner: QueryRunner): Promise<void> {
-    await runner.query(`drop index if exists ${schemaOf(runner)}.checkpoints_byte_order_idx`);
+    for (const index of ['checkpoints_byte_order_idx', 'checkpoints_run_id_idx']) {
+      await runner.query(`drop index if exists ${schemaOf(runner)}.${index}`);
+    }
   }
 }
 

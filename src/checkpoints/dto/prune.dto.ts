@@ -1,0 +1,25 @@
+import { ApiProperty } from '@nestjs/swagger';
+import { IsIn } from 'class-validator';
+import type { PruneInput, PruneStrategy } from '../use-cases/prune.use-case.js';
+import { IsIdList } from './fields.js';
+
+const STRATEGIES: PruneStrategy[] = ['keep_latest', 'delete'];
+
+export class PruneRequest {
+  @ApiProperty({ type: [String] })
+  @IsIdList()
+  thread_ids!: string[];
+
+  @ApiProperty({
+    enum: STRATEGIES,
+    description:
+      '`keep_latest`: the newest checkpoint of each namespace, and the ancestors that its delta channels are rebuilt from; ' +
+      '`delete`: nothing',
+  })
+  @IsIn(STRATEGIES, { message: `must be one of ${STRATEGIES.join(', ')}` })
+  strategy!: PruneStrategy;
+
+  toInput(): PruneInput {
+    return { threadIds: this.thread_ids, strategy: this.strategy };
+  }
+}

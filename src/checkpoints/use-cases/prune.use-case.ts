@@ -1,0 +1,22 @@
+import { Injectable } from '@nestjs/common';
+import { ThreadRepository } from '../thread.repository.js';
+
+export type PruneStrategy = 'keep_latest' | 'delete';
+
+export interface PruneInput {
+  threadIds: string[];
+  strategy: PruneStrategy;
+}
+
+@Injectable()
+export class PruneUseCase {
+  constructor(private readonly threads: ThreadRepository) {}
+
+  /** Thins out threads, all or none; see `ThreadRepository`. Safe to repeat. */
+  async execute({ threadIds, strategy }: PruneInput): Promise<void> {
+    if (threadIds.length === 0) return;
+    await (strategy === 'delete'
+      ? this.threads.deleteThreads(threadIds)
+      : this.threads.keepLatest(threadIds));
+  }
+}
