@@ -18,7 +18,7 @@ describe('put-writes', () => {
   it('answers 204 without a body, and the writes come with their checkpoint, which may be stored later', async () => {
     const thread_id = aThread();
     const writes = [
-      aWrite({ task_id: 'b', idx: 0 }),
+      aWrite({ task_id: 'b', idx: 0, channel: 'first by name' }),
       aWrite({ task_id: 'a', idx: 1, type: null, blob: '' }),
       aWrite({ task_id: 'a', idx: -4 }),
       aWrite({ task_id: 'B', idx: 0 }),
@@ -82,11 +82,13 @@ describe('put-writes', () => {
   });
 
   it('is not deadlocked by the same rows in another order', async () => {
+    // Without retries a deadlock shows.
+    const impatient = await startApp({ OUTAGE_WAIT_MS: '0' }, app.database);
     const thread_id = aThread();
     const writes = Array.from({ length: 100 }, (_, n) => aWrite({ task_id: `task-${n % 10}`, idx: n }));
     const answers = await Promise.all(
       Array.from({ length: 30 }, (_, n) =>
-        app.post(
+        impatient.post(
           'put-writes',
           aPutWrites({ thread_id, writes: n % 2 ? writes : writes.toReversed(), upsert: true }),
         ),
@@ -94,5 +96,6 @@ describe('put-writes', () => {
     );
     expect(new Set(answers.map((answer) => answer.status))).toEqual(new Set([204]));
     expect(await stored(thread_id)).toHaveLength(100);
+    await impatient.close();
   });
 });

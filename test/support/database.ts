@@ -8,14 +8,23 @@ export interface TestDatabase {
   drop: () => Promise<void>;
 }
 
-async function onServer(statement: string): Promise<void> {
+async function onServer(statement: string): Promise<unknown[]> {
   const client = new pg.Client({ connectionString: process.env.TEST_SERVER_URL });
   await client.connect();
   try {
-    await client.query(statement);
+    return (await client.query(statement)).rows;
   } finally {
     await client.end();
   }
+}
+
+/** ICU, which every build has; before Postgres 15 a database cannot use it, and the server's system must know the locale. */
+async function inLocale(locale: string): Promise<string> {
+  const rows = await onServer('show server_version_num');
+  const [{ server_version_num: version }] = rows as [{ server_version_num: string }];
+  return Number(version) >= 150_000
+    ? `locale_provider icu icu_locale '${locale}' locale 'C'`
+    : `locale '${locale.replace('-', '_')}.utf8'`;
 }
 
 /** A clone of the migrated template, or with `like: 'empty'` a database without any table. */
@@ -26,8 +35,7 @@ export async function createDatabase(
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   const template = like === 'template' ? process.env.TEST_TEMPLATE : 'template0';
   await onServer(
-    `create database ${name} template ${template}` +
-      (locale === undefined ? '' : ` locale_provider icu icu_locale '${locale}' locale 'C'`),
+    `create database ${name} template ${template} ${locale === undefined ? '' : await inLocale(locale)}`,
   );
   const url = new URL(process.env.TEST_SERVER_URL ?? '');
   url.pathname = `/${name}`;

@@ -1,0 +1,546 @@
+import type { CheckpointTuple } from '@langchain/langgraph-checkpoint';
+import { PostgresSaver } from '@langchain/langgraph-checkpoint-postgres';
+import { DataSource } from 'typeorm';
+import { Settings } from '../src/config/env.js';
+import { dataSourceOptions, MIGRATION_NAMES, MIGRATIONS_TABLE } from '../src/database/data-source.js';
+import { migrate, revert } from '../src/database/migrate.js';
+import { SHALLOW_MIGRATIONS, SHALLOW_UPSERT_CHECKPOINTS_SQL } from './fixtures/python-saver.js';
+import { type TestApp, startApp } from './support/app.js';
+import { aPut, aPutWrites, base64 } from './support/builders.js';
+import { createDatabase, type TestDatabase } from './support/database.js';
+import { ask, decode, listBySaver, resume } from './support/graph.js';
+import {
+  asPythonTuple,
+  PYTHON_REQUESTS,
+  PYTHON_THREADS,
+  pythonSetup,
+  readAsPythonSaver,
+  storeAsPythonSaver,
+} from './support/python-saver.js';
+import {
+  BYTE_ORDER_INDEX,
+  COLUMNS,
+  columnsOf,
+  INDEXES,
+  SAVERS_INDEXES,
+  indexesOf,
+  relationsOf,
+  rowsOf,
+  TABLES,
+  versionsOf,
+} from './support/schema.js';
+
+const VERSIONS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/** What the test in hand has opened, closed in reverse. */
+const opened: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of opened.splice(0).reverse()) await close();
+});
+
+async function aDatabase(options: Parameters<typeof createDatabase>[0] = { like: 'empty' }) {
+  const database = await createDatabase(options);
+  opened.push(() => database.drop());
+  return database;
+}
+
+function aSaver(database: TestDatabase, schema = 'public'): PostgresSaver {
+  const saver = PostgresSaver.fromConnString(database.url, { schema });
+  opened.push(() => saver.end());
+  return saver;
+}
+
+async function aService(database: TestDatabase, environment: Record<string, string> = {}): Promise<TestApp> {
+  const app = await startApp(environment, database);
+  opened.push(() => app.close());
+  return app;
+}
+
+function settingsOf(database: TestDatabase, schema?: string): Settings {
+  return new Settings({ DATABASE_URL: database.url, DATABASE_SCHEMA: schema });
+}
+
+function migrated(database: TestDatabase, schema?: string): Promise<string[]> {
+  return migrate(settingsOf(database, schema), database.url);
+}
+
+function reverted(database: TestDatabase): Promise<string | null> {
+  return revert(settingsOf(database), database.url);
+}
+
+/** Takes back every migration but the first. */
+async function revertedToFirst(database: TestDatabase): Promise<void> {
+  for (const name of MIGRATION_NAMES.slice(1).reverse()) expect(await reverted(database)).toBe(name);
+}
+
+/** The names under which migrations are recorded as run. */
+async function recorded(database: TestDatabase): Promise<string[]> {
+  const rows = await database.sql<{ name: string }>(`select name from ${MIGRATIONS_TABLE} order by id`);
+  return rows.map(({ name }) => name);
+}
+
+/** Whether both savers' setup() run through and leave everything as it is. */
+async function expectSetUp(database: TestDatabase): Promise<void> {
+  const relations = await relationsOf(database.sql);
+  expect(await pythonSetup(database.sql)).toEqual([]);
+  await aSaver(database).setup();
+  expect(await relationsOf(database.sql)).toEqual(relations);
+  expect(await columnsOf(database.sql)).toEqual(COLUMNS);
+  expect(await versionsOf(database.sql)).toEqual(VERSIONS);
+}
+
+describe('a new database', () => {
+  it('gets the tables, indexes and versions that the savers know, and is complete', async () => {
+    const database = await aDatabase();
+    expect(await migrated(database)).toEqual(MIGRATION_NAMES);
+    expect(await columnsOf(database.sql)).toEqual(COLUMNS);
+    expect(await indexesOf(database.sql)).toEqual(INDEXES);
+    expect(await versionsOf(database.sql)).toEqual(VERSIONS);
+    expect(await recorded(database)).toEqual(MIGRATION_NAMES);
+    await expectSetUp(database);
+    expect(await migrated(database)).toEqual([]);
+    expect(await indexesOf(database.sql)).toEqual(INDEXES);
+  });
+
+  it('declares ids in byte order', async () => {
+    const { sql } = await aDatabase({ like: 'template' });
+    const rows = await sql<{ name: string }>(
+      `select attrelid::regclass || '.' || attname as name
+         from pg_attribute
+        where attrelid = any($1::regclass[]) and attnum > 0 and attcollation <> 0
+          and attcollation <> '"C"'::regcollation
+        order by 1`,
+      [TABLES],
+    );
+    expect(rows.map(({ name }) => name)).toEqual([
+      'checkpoint_blobs.type',
+      'checkpoint_writes.channel',
+      'checkpoint_writes.task_path',
+      'checkpoint_writes.type',
+      'checkpoints.type',
+    ]);
+  });
+
+  it("leaves TypeORM's schema builder nothing to change", async () => {
+    const database = await aDatabase({ like: 'template' });
+    const dataSource = new DataSource(dataSourceOptions(settingsOf(database), database.url));
+    await dataSource.initialize();
+    opened.push(() => dataSource.destroy());
+    const { upQueries } = await dataSource.driver.createSchemaBuilder().log();
+    expect(upQueries.map(({ query }) => query)).toEqual([]);
+  });
+});
+
+describe('a database of the JavaScript PostgresSaver', () => {
+  /**
+   * A database as the saver's release with that last migration left it. Its later migrations only add tables (and a
+   * fourth lifts a restriction that the third does not make), so taking these away leads back.
+   */
+  async function aJavaScriptDatabase(version: number): Promise<TestDatabase> {
+    const database = await aDatabase();
+    const saver = aSaver(database);
+    await saver.setup();
+    for (const thread of ['waiting', 'finished']) await ask(saver, thread);
+    await resume(saver, 'finished');
+    for (let v = 4; v > version; v -= 1) {
+      const table = { 1: 'checkpoints', 2: 'checkpoint_blobs', 3: 'checkpoint_writes' }[v];
+      if (table !== undefined) await database.sql(`drop table ${table}`);
+      await database.sql('delete from checkpoint_migrations where v = $1', [v]);
+    }
+    return database;
+  }
+
+  it.each([0, 1, 2, 3, 4])('is adopted at version %i, its rows untouched', async (version) => {
+    const database = await aJavaScriptDatabase(version);
+    const before = await rowsOf(database.sql);
+    expect(Object.keys(before)).toEqual(TABLES.slice(0, version));
+    expect(Object.values(before).every(({ rows }) => rows.length > 10)).toBe(true);
+
+    expect(await migrated(database)).toEqual(MIGRATION_NAMES);
+
+    expect(await rowsOf(database.sql, before)).toMatchObject(before);
+    expect(await columnsOf(database.sql)).toEqual(COLUMNS);
+    expect(await indexesOf(database.sql)).toEqual({ ...INDEXES, ...(version > 0 && BYTE_ORDER_INDEX) });
+    await expectSetUp(database);
+    expect(await migrated(database)).toEqual([]);
+  });
+
+  it.each([1, 2, 3, 4])('is read through HTTP as the saver reads it, from version %i', async (version) => {
+    const database = await aJavaScriptDatabase(version);
+    await migrated(database);
+    const saver = aSaver(database);
+    const app = await aService(database);
+    for (const thread of ['waiting', 'finished']) {
+      const known = await listBySaver(saver, thread);
+      expect(new Set(known.map(({ config }) => config.configurable?.checkpoint_ns)).size).toBe(2);
+
+      const listed = await app.post('list', { thread_id: thread, include: ['blobs', 'pending_writes'] });
+      expect(await Promise.all(listed.json.map((wire: never) => decode(saver, wire)))).toEqual(known);
+
+      for (const { config } of known) {
+        const { checkpoint_ns } = config.configurable as { checkpoint_ns: string };
+        const latest = await app.post('get-tuple', { thread_id: thread, checkpoint_ns });
+        const byId = await app.post('get-tuple', { ...config.configurable });
+        expect(await decode(saver, latest.json)).toEqual(
+          await saver.getTuple({ configurable: { thread_id: thread, checkpoint_ns } }),
+        );
+        expect(await decode(saver, byId.json)).toEqual(await saver.getTuple(config));
+      }
+    }
+  });
+
+  it.each([3, 4])('goes on where its agent stopped, adopted at version %i', async (version) => {
+    const database = await aJavaScriptDatabase(version);
+    await migrated(database);
+    const saver = aSaver(database);
+    expect(await resume(saver, 'waiting')).toContain('(yes)');
+    const app = await aService(database);
+    const { json } = await app.post('get-tuple', { thread_id: 'waiting' });
+    const latest: CheckpointTuple = await decode(saver, json);
+    expect(latest.checkpoint.channel_values.approval).toBe('yes');
+  });
+});
+
+describe('a database of the Python PostgresSaver', () => {
+  async function aPythonDatabase(version: number, options?: Parameters<typeof createDatabase>[0]) {
+    const database = await aDatabase(options);
+    if (version >= 0) await pythonSetup(database.sql, version);
+    await storeAsPythonSaver(database.sql, version);
+    return database;
+  }
+
+  it.each([-1, ...VERSIONS])('is adopted at version %i, its rows untouched', async (version) => {
+    const database = await aPythonDatabase(version);
+    const before = await rowsOf(database.sql);
+    expect(Object.keys(before)).toEqual(TABLES.slice(0, Math.max(version, 0)));
+    expect(Object.values(before).every(({ rows }) => rows.length > 10)).toBe(true);
+
+    expect(await migrated(database)).toEqual(MIGRATION_NAMES);
+
+    expect(await rowsOf(database.sql, before)).toMatchObject(before);
+    expect(await columnsOf(database.sql)).toEqual(COLUMNS);
+    expect(await indexesOf(database.sql)).toEqual({ ...INDEXES, ...(version > 0 && BYTE_ORDER_INDEX) });
+    await expectSetUp(database);
+    expect(await migrated(database)).toEqual([]);
+  });
+
+  it.each([1, 2, 3, 8, 9])('is read through HTTP as the saver reads it, from version %i', async (version) => {
+    const database = await aPythonDatabase(version);
+    await migrated(database);
+    const app = await aService(database);
+    for (const thread of PYTHON_THREADS) {
+      const sent = PYTHON_REQUESTS.filter(({ operation, body }) => {
+        return operation === 'put' && body.thread_id === thread;
+      });
+      const known = await readAsPythonSaver(database.sql, thread);
+      expect(known).toHaveLength(new Set(sent.map(({ body }) => body.checkpoint_id)).size);
+      expect(known.some(({ values }) => values.length > 0)).toBe(version >= 2);
+      expect(known.some(({ writes }) => writes.length > 0)).toBe(version >= 3);
+
+      const listed = await app.post('list', { thread_id: thread });
+      const found = await Promise.all(
+        (listed.json as { checkpoint_ns: string; checkpoint_id: string }[]).map(async (key) =>
+          asPythonTuple(
+            await app.post('get-tuple', {
+              thread_id: thread,
+              checkpoint_ns: key.checkpoint_ns,
+              checkpoint_id: key.checkpoint_id,
+              include: ['blobs', 'pending_writes'],
+            }),
+          ),
+        ),
+      );
+      expect(found).toEqual(known);
+    }
+  });
+
+  it('takes writes of releases before and after task_path', async () => {
+    const database = await aPythonDatabase(3);
+    await migrated(database);
+    for (const version of [8, 9]) {
+      await database.sql('truncate checkpoint_writes');
+      await storeAsPythonSaver(database.sql, version);
+      const paths = await database.sql<{ path: string }>(
+        'select distinct task_path as path from checkpoint_writes',
+      );
+      expect(paths.some(({ path }) => path.startsWith('~'))).toBe(version === 9);
+    }
+  });
+
+  it('stores empty channels where the first releases did not allow them', async () => {
+    const database = await aPythonDatabase(3);
+    await database.sql('delete from checkpoint_blobs where blob is null');
+    await database.sql('alter table checkpoint_blobs alter column blob set not null');
+    const before = await rowsOf(database.sql);
+    await migrated(database);
+    expect(await columnsOf(database.sql)).toEqual(COLUMNS);
+    expect(await rowsOf(database.sql, before)).toMatchObject(before);
+  });
+
+  it('is adopted once when four instances begin together', async () => {
+    const database = await aPythonDatabase(3);
+    const before = await rowsOf(database.sql);
+    const ran = await Promise.all([1, 2, 3, 4].map(() => migrated(database)));
+    expect(ran.filter((names) => names.length > 0)).toEqual([MIGRATION_NAMES]);
+    expect(await rowsOf(database.sql, before)).toMatchObject(before);
+    expect(await indexesOf(database.sql)).toEqual({ ...INDEXES, ...BYTE_ORDER_INDEX });
+  });
+
+  it.each(['checkpoints_thread_id_idx', 'checkpoints_byte_order_idx'])(
+    'gets %s again when its build was cut off',
+    async (name) => {
+      const database = await aPythonDatabase(9);
+      await database.sql(`drop index if exists ${name}`);
+      // The threads have several checkpoints, so this build fails and leaves an invalid index, as any that is cut off.
+      await expect(
+        database.sql(`create unique index concurrently ${name} on checkpoints (thread_id)`),
+      ).rejects.toThrow('could not create unique index');
+      expect(await indexesOf(database.sql)).toMatchObject({ [name]: 'invalid unique (thread_id)' });
+
+      await migrated(database);
+
+      expect(await indexesOf(database.sql)).toEqual({ ...INDEXES, ...BYTE_ORDER_INDEX });
+    },
+  );
+});
+
+describe('ids in byte order, where the locale orders them otherwise', () => {
+  const [first, last] = ['B', 'a'];
+
+  /** The index that answers the query for the latest checkpoint, when neither a scan nor a sort may. */
+  async function planOf({ sql }: TestDatabase): Promise<{ nodes: string[]; index: string | undefined }> {
+    for (const method of ['seqscan', 'bitmapscan', 'sort', 'incremental_sort']) {
+      await sql(`set enable_${method} = off`);
+    }
+    const [explained] = await sql<{ 'QUERY PLAN': [{ Plan: PlanNode }] }>(
+      `explain (format json)
+       select checkpoint_id from checkpoints
+        where thread_id = 'thread-1' and checkpoint_ns = ''
+        order by checkpoint_id collate "C" desc
+        limit 1`,
+    );
+    const nodes: PlanNode[] = [];
+    for (
+      let node: PlanNode | undefined = explained!['QUERY PLAN'][0].Plan;
+      node !== undefined;
+      node = node.Plans?.[0]
+    ) {
+      nodes.push(node);
+    }
+    return { nodes: nodes.map((node) => node['Node Type']), index: nodes.at(-1)?.['Index Name'] };
+  }
+
+  interface PlanNode {
+    'Node Type': string;
+    'Index Name'?: string;
+    Plans?: PlanNode[];
+  }
+
+  it.each([
+    { name: 'adopted', adopted: true, index: 'checkpoints_byte_order_idx' },
+    { name: 'new', adopted: false, index: 'checkpoints_pkey' },
+  ])('are found by an index in $name tables', async ({ adopted, index }) => {
+    const database = await aDatabase({ like: 'empty', locale: 'en-US' });
+    if (adopted) await pythonSetup(database.sql);
+    await migrated(database);
+    const [compared] = await database.sql<{ otherwise: boolean }>('select $1::text > $2::text as otherwise', [
+      first,
+      last,
+    ]);
+    expect(compared).toEqual({ otherwise: true });
+
+    const app = await aService(database);
+    for (const id of [last, first]) {
+      expect((await app.post('put', aPut({ checkpoint_id: id }))).status).toBe(200);
+    }
+    const latest = await app.post('get-tuple', { thread_id: 'thread-1' });
+    expect(latest.json.checkpoint_id).toBe(last);
+    const ids = async (body: object) =>
+      ((await app.post('list', { thread_id: 'thread-1', ...body })).json as { checkpoint_id: string }[]).map(
+        ({ checkpoint_id }) => checkpoint_id,
+      );
+    expect(await ids({})).toEqual([last, first]);
+    expect(await ids({ before_checkpoint_id: last })).toEqual([first]);
+    expect(await ids({ before_checkpoint_id: first })).toEqual([]);
+
+    const plan = await planOf(database);
+    expect(plan.index).toBe(index);
+    expect(plan.nodes).not.toContain('Sort');
+    expect(Object.keys(await indexesOf(database.sql)).includes('checkpoints_byte_order_idx')).toBe(adopted);
+  });
+});
+
+describe('a database that cannot be adopted', () => {
+  /** All but the service's bookkeeping, empty: TypeORM makes that before the first migration can refuse. */
+  async function theirRelations(database: TestDatabase): Promise<string[]> {
+    const relations = await relationsOf(database.sql);
+    return relations.filter(
+      (name) => !/^public\.(checkpoint_backend_migrations(_id_seq)?|PK_\w+)$/.test(name),
+    );
+  }
+
+  it("refuses ShallowPostgresSaver's tables and leaves them alone", async () => {
+    const database = await aDatabase();
+    for (const statement of SHALLOW_MIGRATIONS) await database.sql(statement);
+    await database.sql(
+      SHALLOW_UPSERT_CHECKPOINTS_SQL.replace('%s, %s, %s, %s', `'thread-1', '', '{"id": "1"}', '{}'`),
+    );
+    const before = { rows: await rowsOf(database.sql), columns: await columnsOf(database.sql) };
+    const relations = await theirRelations(database);
+
+    await expect(migrated(database)).rejects.toThrow(
+      'The table "public".checkpoints is not one of LangGraph\'s PostgresSaver: it lacks checkpoint_id',
+    );
+
+    expect({ rows: await rowsOf(database.sql), columns: await columnsOf(database.sql) }).toEqual(before);
+    expect(await theirRelations(database)).toEqual(relations);
+    await expect(migrated(database)).rejects.toThrow('Choose another DATABASE_SCHEMA');
+  });
+
+  it('refuses a table with another primary key and leaves it alone', async () => {
+    const database = await aDatabase();
+    await pythonSetup(database.sql, 3);
+    await database.sql('alter table checkpoint_writes drop constraint checkpoint_writes_pkey');
+    await database.sql('alter table checkpoint_writes add primary key (thread_id, task_id)');
+    const [relations, columns] = [await theirRelations(database), await columnsOf(database.sql)];
+
+    await expect(migrated(database)).rejects.toThrow(
+      'The table "public".checkpoint_writes is not one of LangGraph\'s PostgresSaver: ' +
+        'its primary key is (thread_id, task_id), not (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)',
+    );
+
+    expect(await theirRelations(database)).toEqual(relations);
+    await expect(migrated(database)).rejects.toThrow('Choose another DATABASE_SCHEMA');
+    expect(await columnsOf(database.sql)).toEqual(columns);
+  });
+
+  it('refuses an encoding that cannot hold every text', async () => {
+    const database = await aDatabase();
+    const name = `${new URL(database.url).pathname.slice(1)}_ascii`;
+    await database.sql(`create database ${name} template template0 encoding 'SQL_ASCII' locale 'C'`);
+    opened.push(async () => {
+      await database.sql(`drop database ${name} with (force)`);
+    });
+    const url = new URL(name, database.url).href;
+    await expect(migrate(new Settings({ DATABASE_URL: url }), url)).rejects.toThrow(
+      "The database's encoding must be UTF8; it is SQL_ASCII",
+    );
+  });
+});
+
+describe('DATABASE_SCHEMA', () => {
+  it('is made when absent, and holds every table', async () => {
+    const database = await aDatabase();
+    expect(await migrated(database, 'Agents_1')).toEqual(MIGRATION_NAMES);
+    expect(await migrated(database, 'Agents_1')).toEqual([]);
+    expect(await columnsOf(database.sql, '"Agents_1"')).toEqual(COLUMNS);
+    expect(await indexesOf(database.sql, '"Agents_1"')).toEqual(INDEXES);
+    expect(await versionsOf(database.sql, 'Agents_1')).toEqual(VERSIONS);
+    const relations = await relationsOf(database.sql);
+    expect(relations).toContain(`Agents_1.${MIGRATIONS_TABLE}`);
+    expect(relations.filter((name) => !name.startsWith('Agents_1.'))).toEqual([]);
+  });
+
+  it('keeps services apart that share a database', async () => {
+    const database = await aDatabase();
+    const schemas = ['public', 'agents', 'Agents'];
+    const services = await Promise.all(
+      schemas.map(async (schema) => {
+        await migrated(database, schema);
+        return aService(database, { DATABASE_SCHEMA: schema });
+      }),
+    );
+    for (const [n, app] of services.entries()) {
+      expect((await app.get('/health/ready')).status).toBe(200);
+      const answers = [
+        await app.post('put', aPut({ metadata: { schema: schemas[n] }, blobs: [aBlob(schemas[n]!)] })),
+        await app.post('put-writes', aPutWrites()),
+      ];
+      expect(answers.map(({ status }) => status)).toEqual([200, 204]);
+    }
+    await services[2]!.post('delete-thread', { thread_id: 'thread-1' });
+    const found = await Promise.all(
+      services.map(async (app) => (await app.post('get-tuple', { thread_id: 'thread-1' })).json),
+    );
+    expect(found).toEqual([
+      expect.objectContaining({ metadata: { schema: 'public' }, blobs: [aBlob('public')] }),
+      expect.objectContaining({ metadata: { schema: 'agents' }, blobs: [aBlob('agents')] }),
+      null,
+    ]);
+  });
+
+  it('adopts the tables that a saver made there, and no others', async () => {
+    const database = await aDatabase();
+    const saver = aSaver(database, 'agents');
+    await saver.setup();
+    await ask(saver, 'waiting');
+    await migrated(database, 'agents');
+    expect(await indexesOf(database.sql, 'agents')).toEqual({ ...INDEXES, ...BYTE_ORDER_INDEX });
+    expect((await relationsOf(database.sql)).filter((name) => !name.startsWith('agents.'))).toEqual([]);
+    const app = await aService(database, { DATABASE_SCHEMA: 'agents' });
+    const { json } = await app.post('list', { thread_id: 'waiting', include: ['blobs', 'pending_writes'] });
+    expect(await Promise.all(json.map((wire: never) => decode(saver, wire)))).toEqual(
+      await listBySaver(saver, 'waiting'),
+    );
+  });
+
+  function aBlob(text: string) {
+    return { channel: 'messages', version: '1', type: 'bytes', blob: base64(text) };
+  }
+
+  // The blob above is read only when the checkpoint names its version.
+  function aPut(fields: Record<string, unknown>) {
+    return {
+      thread_id: 'thread-1',
+      checkpoint_id: 'checkpoint-1',
+      checkpoint: { v: 4, channel_versions: { messages: '1' } },
+      ...fields,
+    };
+  }
+});
+
+describe('revert', () => {
+  it('takes back what adoption added beside the tables, and can be run again', async () => {
+    const database = await aDatabase();
+    await pythonSetup(database.sql);
+    await storeAsPythonSaver(database.sql, 9);
+    const before = await rowsOf(database.sql);
+    await migrated(database);
+
+    await revertedToFirst(database);
+
+    expect(await indexesOf(database.sql)).toEqual(SAVERS_INDEXES);
+    expect(await recorded(database)).toEqual(MIGRATION_NAMES.slice(0, 1));
+    expect(await rowsOf(database.sql, before)).toEqual(before);
+
+    expect(await migrated(database)).toEqual(MIGRATION_NAMES.slice(1));
+    expect(await indexesOf(database.sql)).toEqual({ ...INDEXES, ...BYTE_ORDER_INDEX });
+  });
+
+  it.each(TABLES)('refuses to drop the tables while %s holds a row', async (table) => {
+    const database = await aDatabase();
+    await pythonSetup(database.sql);
+    await storeAsPythonSaver(database.sql, 9);
+    for (const other of TABLES.filter((name) => name !== table)) await database.sql(`truncate ${other}`);
+    await migrated(database);
+    await revertedToFirst(database);
+    const before = await rowsOf(database.sql);
+
+    await expect(reverted(database)).rejects.toThrow(`Not reverted: "public".${table} holds rows`);
+
+    expect(await rowsOf(database.sql)).toEqual(before);
+    expect(await recorded(database)).toEqual(MIGRATION_NAMES.slice(0, 1));
+    expect(await migrated(database)).toEqual(MIGRATION_NAMES.slice(1));
+  });
+
+  it('drops the tables when they are empty', async () => {
+    const database = await aDatabase({ like: 'template' });
+    await revertedToFirst(database);
+    expect(await reverted(database)).toBe(MIGRATION_NAMES[0]);
+    expect(await reverted(database)).toBeNull();
+    expect(await columnsOf(database.sql)).toEqual({});
+    expect(await recorded(database)).toEqual([]);
+    expect(await migrated(database)).toEqual(MIGRATION_NAMES);
+    expect(await indexesOf(database.sql)).toEqual(INDEXES);
+  });
+});

@@ -1,0 +1,370 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chownSync, readdirSync, statSync } from 'node:fs';
+import http from 'node:http';
+import net from 'node:net';
+import { aPut, aPutWrites, aWrite, base64 } from './support/builders.js';
+import { createDatabase, type TestDatabase } from './support/database.js';
+import {
+  aDataDir,
+  cleanUp,
+  clusterOf,
+  isRunning,
+  MAIN,
+  postmasterOf,
+  Service,
+  until,
+} from './support/process.js';
+
+const SLOW_MS = 90_000;
+
+const databases: TestDatabase[] = [];
+afterEach(async () => {
+  await cleanUp();
+  for (const database of databases.splice(0)) await database.drop();
+}, SLOW_MS);
+
+async function aDatabase(like: 'empty' | 'template'): Promise<TestDatabase> {
+  const database = await createDatabase({ like });
+  databases.push(database);
+  return database;
+}
+
+function start(environment: Record<string, string>): Promise<Service> {
+  return Service.start(environment).ready();
+}
+
+/** Four at once. */
+function startFour(environment: Record<string, string>): Promise<Service[]> {
+  return Promise.all([1, 2, 3, 4].map(() => start(environment)));
+}
+
+async function store(service: Service, checkpointId: string): Promise<number> {
+  return (await service.post('put', aPut({ checkpoint_id: checkpointId }))).status;
+}
+
+/** The ids of a thread's checkpoints, the oldest first. */
+async function stored(service: Service, threadId = 'thread-1'): Promise<string[]> {
+  const { json } = await service.post('list', { thread_id: threadId });
+  return (json as { checkpoint_id: string }[]).map((tuple) => tuple.checkpoint_id).reverse();
+}
+
+function portOf(service: Service): string | undefined {
+  return /Embedded Postgres \S+ on port (\d+)/.exec(service.log)?.[1];
+}
+
+describe('four instances that start at once', () => {
+  it(
+    'all serve an empty database',
+    async () => {
+      const database = await aDatabase('empty');
+      const services = await startFour({ DATABASE_URL: database.url });
+      const ids = ['1', '2', '3', '4'];
+      for (const [n, id] of ids.entries()) expect(await store(services[n]!, id)).toBe(200);
+      for (const service of services) expect(await stored(service)).toEqual(ids);
+      const migrating = services.filter((service) => service.log.includes('migrated: '));
+      expect(migrating).toHaveLength(1);
+      expect(await Promise.all(services.map((service) => service.stop()))).toEqual([0, 0, 0, 0]);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'share the server of an empty DATA_DIR, and the last one to stop stops it',
+    async () => {
+      const dataDir = aDataDir();
+      const services = await startFour({ DATA_DIR: dataDir });
+      const postmaster = postmasterOf(dataDir)!;
+      expect(new Set(services.map(portOf)).size).toBe(1);
+      expect(readdirSync(dataDir).sort()).toEqual(['postgres', 'postgres.log']);
+      const ids = ['1', '2', '3', '4'];
+      for (const [n, id] of ids.entries()) expect(await store(services[n]!, id)).toBe(200);
+
+      const [first, ...others] = services as [Service, ...Service[]];
+      expect(await first.stop()).toBe(0);
+      for (const service of others) expect(await stored(service)).toEqual(ids);
+      expect(postmasterOf(dataDir)).toBe(postmaster);
+
+      expect(await Promise.all(others.map((service) => service.stop()))).toEqual([0, 0, 0]);
+      expect(isRunning(postmaster)).toBe(false);
+      expect(postmasterOf(dataDir)).toBeNull();
+    },
+    SLOW_MS,
+  );
+});
+
+describe('the embedded Postgres', () => {
+  it(
+    'keeps its data across a restart, and a service that is killed',
+    async () => {
+      const environment = { DATA_DIR: aDataDir() };
+      const first = await start(environment);
+      expect(first.log.match(/Embedded Postgres/g)).toHaveLength(1);
+      expect(await store(first, '1')).toBe(200);
+      expect(await first.stop()).toBe(0);
+      expect(postmasterOf(environment.DATA_DIR)).toBeNull();
+
+      const second = await start(environment);
+      expect(await stored(second)).toEqual(['1']);
+      expect(await store(second, '2')).toBe(200);
+      const postmaster = postmasterOf(environment.DATA_DIR)!;
+      second.kill('SIGKILL');
+      await second.exited();
+      expect(isRunning(postmaster)).toBe(true);
+
+      const third = await start(environment);
+      expect(postmasterOf(environment.DATA_DIR)).toBe(postmaster);
+      expect(await stored(third)).toEqual(['1', '2']);
+      expect(await third.stop()).toBe(0);
+      expect(isRunning(postmaster)).toBe(false);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'is started again when it is killed, and requests wait for it',
+    async () => {
+      const dataDir = aDataDir();
+      const service = await start({ DATA_DIR: dataDir });
+      expect(await store(service, '1')).toBe(200);
+      const killed = postmasterOf(dataDir)!;
+      process.kill(killed, 'SIGKILL');
+      expect(await store(service, '2')).toBe(200);
+      expect(await stored(service)).toEqual(['1', '2']);
+      const postmaster = postmasterOf(dataDir)!;
+      expect(postmaster).not.toBe(killed);
+      expect(await service.stop()).toBe(0);
+      expect(isRunning(postmaster)).toBe(false);
+    },
+    SLOW_MS,
+  );
+});
+
+describe('SIGTERM', () => {
+  it(
+    'under load loses no request',
+    async () => {
+      const environment = { DATA_DIR: aDataDir(), SHUTDOWN_DELAY_MS: '500' };
+      const service = await start(environment);
+      const acknowledged = Array.from({ length: 16 }, (): string[] => []);
+      const faults: unknown[] = [];
+      const clients = acknowledged.map(async (ids, client) => {
+        const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+        try {
+          for (;;) {
+            const id = String(ids.length).padStart(6, '0');
+            const body = aPut({ thread_id: `client-${client}`, checkpoint_id: id });
+            const { status } = await service.post('put', body, agent);
+            if (status === 200) ids.push(id);
+            else faults.push(status);
+          }
+        } catch (error) {
+          if ((error as { code?: string }).code !== 'ECONNREFUSED') faults.push(error);
+        } finally {
+          agent.destroy();
+        }
+      });
+      await until('every client is busy', () => acknowledged.every((ids) => ids.length >= 20));
+      const before = acknowledged.flat().length;
+
+      service.kill('SIGTERM');
+      const readiness: number[] = [];
+      try {
+        for (;;) readiness.push((await service.get('/health/ready')).status);
+      } catch {
+        // The port is closed.
+      }
+      await Promise.all(clients);
+
+      expect(faults).toEqual([]);
+      expect(await service.exited()).toBe(0);
+      expect(acknowledged.flat().length).toBeGreaterThan(before);
+      expect(readiness.join()).toMatch(/^(200,)*503(,503)*$/);
+
+      const next = await start(environment);
+      for (const [client, ids] of acknowledged.entries()) {
+        expect(await stored(next, `client-${client}`)).toEqual(ids);
+      }
+    },
+    SLOW_MS,
+  );
+
+  it('waits for the answer to a request that the database holds up', async () => {
+    const database = await aDatabase('template');
+    const service = await start({ DATABASE_URL: database.url });
+    await database.sql('begin');
+    await database.sql('lock table checkpoints');
+    const answer = store(service, '1');
+    await until('the request waits for the lock', async () => {
+      return (await database.sql('select 1 from pg_locks where not granted')).length > 0;
+    });
+    service.kill('SIGTERM');
+    await until('the port is closed', async () => {
+      return service.get('/health/live').then(
+        () => false,
+        () => true,
+      );
+    });
+    expect(service.hasExited).toBe(false);
+    await database.sql('commit');
+    expect(await answer).toBe(200);
+    expect(await service.exited()).toBe(0);
+    expect(await database.sql('select checkpoint_id from checkpoints')).toEqual([{ checkpoint_id: '1' }]);
+  });
+
+  it('does not wait for a connection that asks nothing', async () => {
+    const database = await aDatabase('template');
+    const service = await start({ DATABASE_URL: database.url });
+    const silent = net.connect(Number(new URL(service.url).port), '127.0.0.1');
+    silent.on('error', () => undefined);
+    await until('the connection is made', () => silent.readyState === 'open');
+    try {
+      expect(await service.stop()).toBe(0);
+    } finally {
+      silent.destroy();
+    }
+  });
+});
+
+describe('wrong settings end the start with one message', () => {
+  const cases: { name: string; environment: Record<string, string>; message: string }[] = [
+    {
+      name: 'all faults at once',
+      environment: { PORT: '99999', DATABASE_POOL_MAX: 'x' },
+      message: 'PORT must be an integer from 0 to 65535; DATABASE_POOL_MAX must be an integer from 1 to 1000',
+    },
+    {
+      name: 'no database in production',
+      environment: { NODE_ENV: 'production' },
+      message:
+        'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
+    },
+  ];
+  it.each(cases)('$name', async ({ environment, message }) => {
+    const dataDir = aDataDir();
+    const service = Service.start({ DATA_DIR: dataDir, ...environment });
+    expect(await service.exited()).toBe(1);
+    expect(service.log.trim()).toBe(message);
+    expect(readdirSync(dataDir)).toEqual([]);
+  });
+
+  it(
+    'but production with EMBEDDED_POSTGRES=true starts',
+    async () => {
+      const service = await start({
+        NODE_ENV: 'production',
+        EMBEDDED_POSTGRES: 'true',
+        DATA_DIR: aDataDir(),
+      });
+      expect(await store(service, '1')).toBe(200);
+    },
+    SLOW_MS,
+  );
+});
+
+describe('the log', () => {
+  it('never shows a password', async () => {
+    const password = 'open-sesame';
+    const database = await aDatabase('empty');
+    const role = new URL(database.url).pathname.slice(1);
+    await database.sql(`create role ${role} superuser login password '${password}'`);
+    const url = Object.assign(new URL(database.url), { username: role, password });
+    const settings = { LOG_LEVEL: 'trace', DATABASE_URL: url.href };
+    try {
+      const service = await start(settings);
+      expect(await store(service, '1')).toBe(200);
+      await database.sql(`alter role ${role} nologin`);
+      await service.stop();
+      const refused = Service.start(settings);
+      expect(await refused.exited()).toBe(1);
+      expect(refused.log).toContain('is not permitted to log in');
+      for (const { log } of [service, refused]) {
+        expect(log).toContain(`//${role}:***@`);
+        expect(log).not.toContain(password);
+      }
+    } finally {
+      await database.sql(`drop owned by ${role} cascade`);
+      await database.sql(`drop role ${role}`);
+    }
+  });
+
+  it('never shows what is stored', async () => {
+    const database = await aDatabase('template');
+    const service = await start({ LOG_LEVEL: 'trace', DATABASE_URL: database.url });
+    const secret = 'a-recognisable-word';
+    const put = aPut({
+      checkpoint: { v: 4, channel_values: { secret }, channel_versions: { secret: '1' } },
+      metadata: { secret },
+      blobs: [{ channel: 'secret', version: '1', type: 'bytes', blob: base64(secret) }],
+    });
+    const writes = aPutWrites({ writes: [aWrite({ blob: base64(secret) })] });
+    const statuses = [
+      (await service.post('put', put)).status,
+      (await service.post('put-writes', writes)).status,
+      (await service.post('get-tuple', { thread_id: 'thread-1' })).status,
+      (await service.post('list', { filter_metadata: { secret } })).status,
+      (await service.post('put', JSON.stringify(put).slice(0, -1))).status,
+      (await service.post('put', { ...put, checkpoint_id: '', metadata: secret })).status,
+    ];
+    await database.sql('drop table checkpoint_blobs, checkpoint_writes');
+    statuses.push((await service.post('put', put)).status, (await service.post('put-writes', writes)).status);
+    expect(statuses).toEqual([200, 204, 200, 200, 400, 422, 500, 500]);
+    await service.stop();
+    expect(service.log.match(/"url":"\/checkpoints\/put"/g)).toHaveLength(4);
+    const told = [secret, base64(secret), Buffer.from(secret).toString('hex')].filter((text) => {
+      return service.log.includes(text);
+    });
+    expect(told).toEqual([]);
+  });
+});
+
+if (process.getuid?.() === 0) {
+  describe('started by root', () => {
+    it.each([
+      { place: 'beside the service', closed: false },
+      { place: 'below a directory that is closed to others', closed: true },
+    ])(
+      'lends Postgres another user, with DATA_DIR $place',
+      async ({ closed }) => {
+        const environment = { DATA_DIR: aDataDir({ closed }) };
+        const service = await start(environment);
+        const cluster = clusterOf(environment.DATA_DIR);
+        expect(cluster.startsWith(environment.DATA_DIR)).toBe(!closed);
+        expect(service.log).toContain(`data in ${cluster}`);
+        expect(statSync(cluster).uid).not.toBe(0);
+        expect(await store(service, '1')).toBe(200);
+        expect(await service.stop()).toBe(0);
+        const next = await start(environment);
+        expect(clusterOf(environment.DATA_DIR)).toBe(cluster);
+        expect(await stored(next)).toEqual(['1']);
+      },
+      SLOW_MS,
+    );
+  });
+
+  const [uid, gid] = ['-u', '-g'].map((flag) => Number(execFileSync('id', [flag, 'nobody']))) as [
+    number,
+    number,
+  ];
+  const isOpen = spawnSync(process.execPath, [MAIN], {
+    uid,
+    gid,
+    cwd: '/',
+    env: { PORT: 'none' },
+  }).stderr.includes('PORT');
+  const itIfOpen = isOpen ? it : it.skip;
+  describe('started by an ordinary user', () => {
+    itIfOpen(
+      `brings its own Postgres${isOpen ? '' : ' (skipped: this directory is closed to the user nobody)'}`,
+      async () => {
+        const dataDir = aDataDir();
+        chownSync(dataDir, uid, gid);
+        const service = await Service.start({ DATA_DIR: dataDir }, { uid, gid }).ready();
+        expect(statSync(clusterOf(dataDir)).uid).toBe(uid);
+        expect(await store(service, '1')).toBe(200);
+        expect(await service.stop()).toBe(0);
+        expect(postmasterOf(dataDir)).toBeNull();
+      },
+      SLOW_MS,
+    );
+  });
+}

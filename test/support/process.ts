@@ -1,0 +1,174 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import http from 'node:http';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+export const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
+const POLL_MS = 20;
+const PATIENCE_MS = 30_000;
+
+export interface Reply {
+  status: number;
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- a test asserts its shape
+  json: any;
+}
+
+/** The service in a process of its own. */
+export class Service {
+  private output = '';
+  private constructor(private readonly child: ChildProcess) {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => (this.output += text));
+    }
+  }
+
+  /** Starts it on a free port; nothing of this process's own settings reaches it. */
+  static start(environment: Record<string, string>, options: { uid?: number; gid?: number } = {}): Service {
+    const child = spawn(process.execPath, [MAIN], {
+      cwd: tmpdir(), // where no .env is
+      env: {
+        ...{ PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', SHUTDOWN_DELAY_MS: '0' },
+        ...environment,
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      ...options,
+    });
+    const service = new Service(child);
+    services.add(service);
+    return service;
+  }
+
+  /** Everything that it has written to its standard output and error. */
+  get log(): string {
+    return this.output;
+  }
+
+  get url(): string {
+    const [, url] = /listening on (http:[^\s",]+)/.exec(this.output) ?? [];
+    if (url === undefined) throw new Error(`It does not listen: ${this.output}`);
+    return url;
+  }
+
+  get hasExited(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
+  /** Resolves when it says that it is ready. @throws Error with its log when it ends instead */
+  async ready(): Promise<this> {
+    await until('the service is ready', async () => {
+      if (this.hasExited) throw new Error(`It ended: ${this.output}`);
+      return this.output.includes('listening on ') && (await this.get('/health/ready')).status === 200;
+    });
+    return this;
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+
+  /** Resolves with its exit code, null when a signal ended it, once all of its log has arrived. */
+  async exited(): Promise<number | null> {
+    if (this.child.stdout?.closed !== true || this.child.stderr?.closed !== true)
+      await once(this.child, 'close');
+    return this.child.exitCode;
+  }
+
+  async stop(): Promise<number | null> {
+    this.kill('SIGTERM');
+    return this.exited();
+  }
+
+  post(operation: string, body: object | string, agent?: http.Agent): Promise<Reply> {
+    return send(
+      `${this.url}/checkpoints/${operation}`,
+      typeof body === 'string' ? body : JSON.stringify(body),
+      agent,
+    );
+  }
+
+  get(path: string): Promise<Reply> {
+    return send(`${this.url}${path}`);
+  }
+}
+
+/** One request, without an agent on a connection of its own. Rejects with the socket's error. */
+async function send(url: string, body?: string, agent: http.Agent | false = false): Promise<Reply> {
+  const request = http.request(url, {
+    agent,
+    method: body === undefined ? 'GET' : 'POST',
+    headers: { 'content-type': 'application/json' },
+  });
+  request.end(body);
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+  let text = '';
+  for await (const chunk of response.setEncoding('utf8')) text += chunk as string;
+  return { status: response.statusCode ?? 0, json: text === '' ? undefined : JSON.parse(text) };
+}
+
+/** Polls until the condition holds; an exception that it throws ends the wait. */
+export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`Waited in vain until ${what}`);
+    await delay(POLL_MS);
+  }
+}
+
+/** A new DATA_DIR; `closed` puts it below a directory that only its owner may enter. */
+export function aDataDir({ closed = false } = {}): string {
+  const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-processes-'));
+  const dataDir = closed ? join(directory, 'data') : directory;
+  dataDirs.set(dataDir, directory);
+  return dataDir;
+}
+
+/** Where the embedded Postgres keeps the files of a DATA_DIR that was given to the service. */
+export function clusterOf(dataDir: string): string {
+  const pointer = join(dataDir, 'location');
+  return join(existsSync(pointer) ? readFileSync(pointer, 'utf8') : dataDir, 'postgres');
+}
+
+/** The process of the embedded Postgres that serves the directory; null when its last one stopped properly. */
+export function postmasterOf(dataDir: string): number | null {
+  const file = join(clusterOf(dataDir), 'postmaster.pid');
+  return existsSync(file) ? Number.parseInt(readFileSync(file, 'utf8'), 10) : null;
+}
+
+export function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  // A process that has ended stays in the table until its parent, which may be a lazy init, asks for its status.
+  const stat = `/proc/${pid}/stat`;
+  return !(existsSync(stat) && / Z /.test(readFileSync(stat, 'utf8')));
+}
+
+const services = new Set<Service>();
+/** Each with what is to be removed. */
+const dataDirs = new Map<string, string>();
+
+/** Ends every process that the test started, embedded servers too, and removes their data. */
+export async function cleanUp(): Promise<void> {
+  for (const service of services) {
+    service.kill('SIGKILL');
+    await service.exited();
+  }
+  services.clear();
+  for (const [dataDir, directory] of dataDirs) {
+    const postmaster = postmasterOf(dataDir);
+    if (postmaster !== null && isRunning(postmaster)) {
+      process.kill(postmaster, 'SIGQUIT');
+      await until('the embedded Postgres is gone', () => !isRunning(postmaster));
+    }
+    const base = dirname(clusterOf(dataDir));
+    for (const path of [base, directory]) rmSync(path, { recursive: true, force: true });
+    if (base !== dataDir && readdirSync(dirname(base)).length === 0) rmdirSync(dirname(base));
+  }
+  dataDirs.clear();
+}
