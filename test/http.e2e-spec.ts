@@ -81,8 +81,8 @@ describe('health', () => {
   it.each([
     {
       what: 'a migration is missing',
-      harm: `delete from checkpoint_backend_migrations where name like 'AddThreadIndexes%'`,
-      detail: /AddThreadIndexes/,
+      harm: `delete from checkpoint_backend_migrations where name like 'AddIndexes%'`,
+      detail: /AddIndexes/,
     },
     {
       what: 'the schema is missing',
