@@ -96,6 +96,7 @@ describe('the JavaScript PostgresSaver', () => {
     await copy('waiting', 'deleted-by-saver');
     await app.post('delete-thread', { thread_id: 'deleted-by-http' });
     expect(await listBySaver(saver, 'deleted-by-http')).toEqual([]);
+    expect(await rowsOf(app.database, 'deleted-by-http')).toEqual([]);
     expect((await app.post('get-tuple', { thread_id: 'deleted-by-saver' })).json).not.toBeNull();
     await saver.deleteThread('deleted-by-saver');
     expect((await app.post('get-tuple', { thread_id: 'deleted-by-saver' })).json).toBeNull();

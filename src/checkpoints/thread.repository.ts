@@ -121,9 +121,12 @@ export class ThreadRepository {
          ),
          deleted as (
            delete from ${checkpoints} c
-            where thread_id = any($1)
-              and (thread_id, checkpoint_ns, checkpoint_id) not in (select * from kept)
-           returning thread_id, checkpoint_ns, checkpoint_id
+            where c.thread_id = any($1)
+              and not exists (select 1
+                                from kept k
+                               where k.thread_id = c.thread_id and k.checkpoint_ns = c.checkpoint_ns
+                                 and k.checkpoint_id = c.checkpoint_id)
+           returning c.thread_id, c.checkpoint_ns, c.checkpoint_id
          ),
          -- By the checkpoints that went: writes may be stored before their checkpoint is.
          deleted_writes as (
@@ -136,7 +139,10 @@ export class ThreadRepository {
            from kept k
           where c.thread_id = k.thread_id and c.checkpoint_ns = k.checkpoint_ns and c.checkpoint_id = k.checkpoint_id
             and c.parent_checkpoint_id is not null
-            and (c.thread_id, c.checkpoint_ns, c.parent_checkpoint_id) not in (select * from kept)`,
+            and not exists (select 1
+                              from kept p
+                             where p.thread_id = c.thread_id and p.checkpoint_ns = c.checkpoint_ns
+                               and p.checkpoint_id = c.parent_checkpoint_id)`,
         [threadIds],
       );
       await this.deleteOrphanedBlobs(query, threadIds);
@@ -186,25 +192,34 @@ export class ThreadRepository {
    */
   private async deleteOrphanedBlobs(query: Query, threadIds: string[]): Promise<void> {
     const { checkpoints, blobs } = this.tables;
-    const orphaned = `
-      (b.thread_id, b.checkpoint_ns, b.channel, b.version) not in (
-        select c.thread_id, c.checkpoint_ns, v.key, v.value
+    // not exists, not `not in`: joined by a hash, however many there are.
+    const referenced = `
+      with referenced as materialized (
+        select distinct c.thread_id, c.checkpoint_ns, v.key, v.value
           from ${checkpoints} c
          cross join jsonb_each_text(
                  case jsonb_typeof(c.checkpoint -> 'channel_versions')
                    when 'object' then c.checkpoint -> 'channel_versions'
                  end) as v
-         where c.thread_id = any($1) and v.value is not null)`;
+         where c.thread_id = any($1)
+      )`;
+    const isOrphaned = `
+      b.thread_id = any($1)
+      and not exists (select 1
+                        from referenced r
+                       where r.thread_id = b.thread_id and r.checkpoint_ns = b.checkpoint_ns
+                         and r.key = b.channel and r.value = b.version)`;
     await query(
-      `select count(*)
+      `${referenced}
+       select count(*)
          from (select 1
                  from ${blobs} b
-                where b.thread_id = any($1) and ${orphaned}
+                where ${isOrphaned}
                 order by b.thread_id, b.checkpoint_ns, b.channel, b.version
-                  for update) as locked`,
+                  for update of b) as locked`,
       [threadIds],
     );
-    await query(`delete from ${blobs} b where b.thread_id = any($1) and ${orphaned}`, [threadIds]);
+    await query(`${referenced} delete from ${blobs} b where ${isOrphaned}`, [threadIds]);
   }
 }
 

@@ -33,11 +33,14 @@ export async function startApp(
 ): Promise<TestApp> {
   const own = database ?? (await createDatabase());
   const settings = new Settings({ LOG_LEVEL: 'silent', DATABASE_URL: own.url, ...environment });
-  const app = await NestFactory.create<NestExpressApplication>(AppModule.for(settings, settings.databaseUrl ?? own.url), {
-    bodyParser: false,
-    logger: false,
-    abortOnError: false,
-  });
+  const app = await NestFactory.create<NestExpressApplication>(
+    AppModule.for(settings, settings.databaseUrl ?? own.url),
+    {
+      bodyParser: false,
+      logger: false,
+      abortOnError: false,
+    },
+  );
   setUp(app, settings, createLogger(settings.logLevel));
   await app.listen(0, '127.0.0.1');
   const url = await app.getUrl();

@@ -1,6 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmdirSync,
+  rmSync,
+} from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -20,7 +29,10 @@ export interface Reply {
 /** The service in a process of its own. */
 export class Service {
   private output = '';
+  private hasClosed = false;
+
   private constructor(private readonly child: ChildProcess) {
+    child.once('close', () => (this.hasClosed = true));
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => (this.output += text));
     }
@@ -72,8 +84,7 @@ export class Service {
 
   /** Resolves with its exit code, null when a signal ended it, once all of its log has arrived. */
   async exited(): Promise<number | null> {
-    if (this.child.stdout?.closed !== true || this.child.stderr?.closed !== true)
-      await once(this.child, 'close');
+    await until('the service has ended', () => this.hasClosed);
     return this.child.exitCode;
   }
 
@@ -120,7 +131,7 @@ export async function until(what: string, condition: () => boolean | Promise<boo
 
 /** A new DATA_DIR; `closed` puts it below a directory that only its owner may enter. */
 export function aDataDir({ closed = false } = {}): string {
-  const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-processes-'));
+  const directory = mkdtempSync(join(realpathSync(tmpdir()), 'checkpoint-backend-processes-'));
   const dataDir = closed ? join(directory, 'data') : directory;
   dataDirs.set(dataDir, directory);
   return dataDir;
@@ -132,21 +143,39 @@ export function clusterOf(dataDir: string): string {
   return join(existsSync(pointer) ? readFileSync(pointer, 'utf8') : dataDir, 'postgres');
 }
 
-/** The process of the embedded Postgres that serves the directory; null when its last one stopped properly. */
+/** The embedded server of the directory; null when its last one stopped properly. */
 export function postmasterOf(dataDir: string): number | null {
   const file = join(clusterOf(dataDir), 'postmaster.pid');
   return existsSync(file) ? Number.parseInt(readFileSync(file, 'utf8'), 10) : null;
 }
 
-export function isRunning(pid: number): boolean {
+/** Every process that works in the directory: the embedded server and its children. Without /proc, the server alone. */
+export function postgresOf(dataDir: string): number[] {
+  if (!existsSync('/proc/self/cwd')) {
+    const postmaster = postmasterOf(dataDir);
+    return postmaster !== null && isRunning(postmaster) ? [postmaster] : [];
+  }
+  const cluster = clusterOf(dataDir);
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && workingDirectory(name) === cluster)
+    .map(Number);
+}
+
+/** Null when the process has ended, or is another user's. */
+function workingDirectory(pid: string): string | null {
   try {
-    process.kill(pid, 0);
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return null;
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
   } catch {
     return false;
   }
-  // A process that has ended stays in the table until its parent, which may be a lazy init, asks for its status.
-  const stat = `/proc/${pid}/stat`;
-  return !(existsSync(stat) && / Z /.test(readFileSync(stat, 'utf8')));
 }
 
 const services = new Set<Service>();
@@ -161,11 +190,12 @@ export async function cleanUp(): Promise<void> {
   }
   services.clear();
   for (const [dataDir, directory] of dataDirs) {
-    const postmaster = postmasterOf(dataDir);
-    if (postmaster !== null && isRunning(postmaster)) {
-      process.kill(postmaster, 'SIGQUIT');
-      await until('the embedded Postgres is gone', () => !isRunning(postmaster));
-    }
+    await until('the embedded Postgres is gone', () => {
+      const running = postgresOf(dataDir);
+      const postmaster = postmasterOf(dataDir);
+      if (postmaster !== null && running.includes(postmaster)) process.kill(postmaster, 'SIGQUIT');
+      return running.length === 0;
+    });
     const base = dirname(clusterOf(dataDir));
     for (const path of [base, directory]) rmSync(path, { recursive: true, force: true });
     if (base !== dataDir && readdirSync(dirname(base)).length === 0) rmdirSync(dirname(base));
