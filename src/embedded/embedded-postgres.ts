@@ -52,6 +52,7 @@ export class EmbeddedPostgres {
   readonly url: string;
   private stopping = false;
   private user: Client | undefined;
+  private reviving = Promise.resolve();
 
   private constructor(
     private readonly cluster: Cluster,
@@ -83,6 +84,8 @@ export class EmbeddedPostgres {
   /** Stops the server, unless another service uses it. */
   async stop(): Promise<void> {
     this.stopping = true;
+    // A server that is just being started again is joined first, so that it is not left behind.
+    await this.reviving;
     const { user } = this;
     if (user === undefined) return; // lost, and nobody can say whether others use the server
     try {
@@ -106,7 +109,7 @@ export class EmbeddedPostgres {
     await user.query('select pg_advisory_lock_shared($1)', [USERS_LOCK]);
     user.once('end', () => {
       this.user = undefined;
-      if (!this.stopping) void this.revive();
+      if (!this.stopping) this.reviving = this.revive();
     });
     this.user = user;
   }
