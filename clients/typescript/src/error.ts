@@ -1,0 +1,68 @@
+/** One fault of a request that the service refused as a whole. */
+export interface RequestFault {
+  /** JSON pointer into the request, such as `#/thread_id`. */
+  pointer: string;
+  detail: string;
+}
+
+/** What is known about a call that did not succeed. */
+export interface CheckpointHttpErrorInfo {
+  /** The operation as the service names it, such as `put-writes`. */
+  operation: string;
+  /** The thread, or threads, that it was about; undefined for all of them. */
+  threadId?: string | undefined;
+  /** HTTP status of the last answer; undefined when none arrived. */
+  status?: number | undefined;
+  /** Stable problem type (RFC 9457), such as `/problems/queue-full`; undefined when the answer was no problem document. */
+  type?: string | undefined;
+  /** What went wrong, for people. */
+  detail?: string | undefined;
+  /** Every fault of a request that got 422. */
+  faults?: readonly RequestFault[] | undefined;
+  /** The `x-request-id` under which the service logged the last attempt. */
+  requestId?: string | undefined;
+  /** How many times the request was sent. */
+  attempts: number;
+  /** Whether the same request may succeed later. */
+  isRetryable: boolean;
+}
+
+/**
+ * A call that the service refused, or that got no answer before its deadline. Branch on `type` or `status`; the message is
+ * for people. When the network failed, `cause` is what `fetch` threw.
+ */
+export class CheckpointHttpError extends Error implements CheckpointHttpErrorInfo {
+  override readonly name = 'CheckpointHttpError';
+  readonly operation: string;
+  readonly threadId: string | undefined;
+  readonly status: number | undefined;
+  readonly type: string | undefined;
+  readonly detail: string | undefined;
+  readonly faults: readonly RequestFault[];
+  readonly requestId: string | undefined;
+  readonly attempts: number;
+  readonly isRetryable: boolean;
+
+  constructor(info: CheckpointHttpErrorInfo, options?: ErrorOptions) {
+    super(messageOf(info), options);
+    this.operation = info.operation;
+    this.threadId = info.threadId;
+    this.status = info.status;
+    this.type = info.type;
+    this.detail = info.detail;
+    this.faults = info.faults ?? [];
+    this.requestId = info.requestId;
+    this.attempts = info.attempts;
+    this.isRetryable = info.isRetryable;
+  }
+}
+
+function messageOf(info: CheckpointHttpErrorInfo): string {
+  const { operation, threadId, status, type, detail, faults = [], requestId, attempts } = info;
+  const subject = threadId === undefined ? '' : ` of thread ${JSON.stringify(threadId)}`;
+  const tries = attempts === 1 ? '' : ` after ${attempts} attempts`;
+  const answer = [status, type, detail].filter((part) => part !== undefined).join(' ');
+  const list = faults.map(({ pointer, detail }) => `; ${pointer} ${detail}`).join('');
+  const id = requestId === undefined ? '' : ` (request ${requestId})`;
+  return `${operation}${subject} failed${tries}: ${answer}${list}${id}`;
+}

@@ -1,0 +1,406 @@
+import type { RunnableConfig } from '@langchain/core/runnables';
+import {
+  BaseCheckpointSaver,
+  TASKS,
+  WRITES_IDX_MAP,
+  type ChannelVersions,
+  type Checkpoint,
+  type CheckpointListOptions,
+  type CheckpointMetadata,
+  type CheckpointPendingWrite,
+  type CheckpointTuple,
+  type DeltaChannelHistory,
+  type PendingWrite,
+  type SerializerProtocol,
+  compareWritesSortKeys,
+  getCheckpointId,
+  maxChannelVersion,
+  writesSortKey,
+} from '@langchain/langgraph-checkpoint';
+import { fromBase64, toBase64 } from './base64.js';
+import { Transport, type TransportOptions } from './transport.js';
+import { EMPTY, NEXT_CURSOR, TUPLE_PARTS, type WireHistory, type WireTuple, type WireWrite } from './wire.js';
+
+export interface HttpCheckpointSaverOptions extends TransportOptions {
+  /** Turns values into bytes and back; default LangGraph's `JsonPlusSerializer`. Its output for metadata must be JSON. */
+  serde?: SerializerProtocol | undefined;
+  /** Most checkpoints that `list` fetches at once, 1 to 1000. Pages start small and grow up to it. Default 100. */
+  pageSize?: number | undefined;
+}
+
+/** Which checkpoints of a thread `prune` keeps: the newest of each namespace, or none. */
+export type PruneStrategy = 'keep_latest' | 'delete';
+
+const MAX_PAGE_SIZE = 1000;
+/** Often the caller wants the newest few only. */
+const FIRST_PAGE_SIZE = 8;
+
+/**
+ * A LangGraph checkpointer that keeps threads in a checkpoint-backend, over HTTP. It stores what `PostgresSaver` of
+ * `@langchain/langgraph-checkpoint-postgres` stores, so on the same database either continues what the other began. In two
+ * points it follows the interface where that saver does not: writes keep their task path, and channel versions are unique.
+ *
+ * Every method may be repeated with the same result, and retries by itself what may pass: see {@link TransportOptions} for
+ * the limits. Every method rejects with a `CheckpointHttpError` when the service refuses, or gave no answer before the
+ * deadline; methods that take a `RunnableConfig` also with the reason of its `signal` when that is aborted: reads at once, stores that
+ * are under way after `abortGraceMs`.
+ *
+ * @example
+ * ```ts
+ * const checkpointer = new HttpCheckpointSaver({ baseUrl: 'http://checkpoints:5003' });
+ * const graph = builder.compile({ checkpointer });
+ * ```
+ */
+export class HttpCheckpointSaver extends BaseCheckpointSaver {
+  private readonly transport: Transport;
+  private readonly pageSize: number;
+
+  /** Sends nothing. @throws TypeError when an option makes no sense */
+  constructor(options: HttpCheckpointSaverOptions) {
+    super(options.serde);
+    const { pageSize = 100 } = options;
+    if (!Number.isInteger(pageSize) || pageSize < 1 || pageSize > MAX_PAGE_SIZE) {
+      throw new TypeError(`pageSize must be an integer from 1 to ${MAX_PAGE_SIZE}`);
+    }
+    this.pageSize = pageSize;
+    this.transport = new Transport(options);
+  }
+
+  /**
+   * One checkpoint of `configurable.thread_id` and `checkpoint_ns` (default `''`, the root graph): the one with
+   * `checkpoint_id`, or else the latest, which is the one with the greatest id. Undefined when there is none.
+   */
+  async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
+    const threadId = threadIdOf(config);
+    if (threadId === undefined) return undefined;
+    const json = await this.post('get-tuple', config, {
+      thread_id: String(threadId),
+      checkpoint_ns: namespaceOf(config),
+      checkpoint_id: getCheckpointId(config) || null,
+      include: TUPLE_PARTS,
+    });
+    return json === null ? undefined : this.decode(json as WireTuple, threadId);
+  }
+
+  /**
+   * Checkpoints, newest first, with their values and pending writes. All of `configurable` are filters: `thread_id` (absent:
+   * every thread), `checkpoint_ns` (absent: every namespace) and `checkpoint_id`. Pages are fetched as they are consumed:
+   * leaving the loop ends the fetching.
+   * @param options `limit`: how many at most (absent: all); `before`: only older ones than its `checkpoint_id`; `filter`:
+   * what `metadata` must contain
+   */
+  async *list(config: RunnableConfig, options?: CheckpointListOptions): AsyncGenerator<CheckpointTuple> {
+    const { configurable = {} } = config;
+    const { filter, before } = options ?? {};
+    const request = {
+      thread_id: isSet(configurable.thread_id) ? String(configurable.thread_id) : null,
+      checkpoint_ns: (configurable.checkpoint_ns as string | null | undefined) ?? null,
+      checkpoint_id: (configurable.checkpoint_id as string | null | undefined) ?? null,
+      before_checkpoint_id: (before?.configurable?.checkpoint_id as string | null | undefined) ?? null,
+      filter_metadata: filter !== undefined && Object.keys(filter).length > 0 ? filter : null,
+      include: TUPLE_PARTS,
+    };
+    let left = Math.trunc(options?.limit ?? Infinity);
+    let size = Math.min(FIRST_PAGE_SIZE, this.pageSize);
+    let cursor: string | null = null;
+    while (left > 0) {
+      const { json, headers } = await this.transport.call(
+        'list',
+        { ...request, limit: Math.min(size, left), cursor },
+        { threadId: request.thread_id ?? undefined, signal: config.signal },
+      );
+      for (const tuple of json as WireTuple[]) {
+        yield await this.decode(tuple, tuple.thread_id);
+        left -= 1;
+      }
+      cursor = headers.get(NEXT_CURSOR);
+      if (cursor === null) return;
+      size = Math.min(size * 2, this.pageSize);
+    }
+  }
+
+  /**
+   * Stores a checkpoint and the values that `newVersions` names, all or nothing. Values that are stored already are kept; a
+   * checkpoint that is stored already gets the new document and metadata, and keeps its parent, which is
+   * `configurable.checkpoint_id`. NUL characters are taken out of the texts of the metadata's own keys.
+   * @returns the configuration that leads to the checkpoint
+   * @throws Error when `configurable.thread_id` is missing
+   */
+  async put(
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    newVersions: ChannelVersions,
+  ): Promise<RunnableConfig> {
+    const threadId = requiredThreadId('put', config);
+    const checkpointNs = namespaceOf(config);
+    const { channel_values: values, ...document } = checkpoint;
+    const [blobs, storedMetadata] = await Promise.all([
+      this.dumpBlobs(values, newVersions),
+      this.dumpMetadata(metadata),
+    ]);
+    await this.post('put', config, {
+      thread_id: String(threadId),
+      checkpoint_ns: checkpointNs,
+      checkpoint_id: checkpoint.id,
+      parent_checkpoint_id: (config.configurable?.checkpoint_id as string | undefined) || null,
+      checkpoint: document,
+      metadata: storedMetadata,
+      blobs,
+    });
+    return configOf(threadId, checkpointNs, checkpoint.id);
+  }
+
+  /**
+   * Stores what a task wrote after `configurable.checkpoint_id`, all or nothing. Writes that are stored already are kept,
+   * except those of LangGraph's own channels (errors, interrupts, resumes), which are replaced.
+   * @throws Error when `configurable.thread_id` or `checkpoint_id` is missing
+   */
+  async putWrites(
+    config: RunnableConfig,
+    writes: PendingWrite[],
+    taskId: string,
+    taskPath = '',
+  ): Promise<void> {
+    const threadId = requiredThreadId('putWrites', config);
+    const checkpointId = config.configurable?.checkpoint_id as string | undefined;
+    if (!isSet(checkpointId)) throw missing('putWrites', 'checkpoint_id');
+    if (writes.length === 0) return;
+    const rows: WireWrite[] = await Promise.all(
+      writes.map(async ([channel, value], position) => {
+        const [type, bytes] = await this.serde.dumpsTyped(value);
+        const idx = slotOf(channel) ?? position;
+        return { task_id: taskId, idx, channel, type, blob: toBase64(bytes), task_path: taskPath };
+      }),
+    );
+    await this.post('put-writes', config, {
+      thread_id: String(threadId),
+      checkpoint_ns: namespaceOf(config),
+      checkpoint_id: checkpointId,
+      writes: rows,
+      upsert: writes.every(([channel]) => slotOf(channel) !== undefined),
+    });
+  }
+
+  /** Removes every checkpoint, value and write of the thread, in all namespaces; also when there is none. */
+  async deleteThread(threadId: string): Promise<void> {
+    await this.transport.call('delete-thread', { thread_id: threadId }, { threadId });
+  }
+
+  /** Copies every checkpoint, value and write to another thread, ids kept. What the target holds already stays. */
+  async copyThread(sourceThreadId: string, targetThreadId: string): Promise<void> {
+    const body = { source_thread_id: sourceThreadId, target_thread_id: targetThreadId };
+    await this.transport.call('copy-thread', body, { threadId: sourceThreadId });
+  }
+
+  /** Removes the checkpoints whose `metadata.run_id` is listed, with their writes and the values that nothing else uses. */
+  async deleteForRuns(runIds: readonly string[]): Promise<void> {
+    if (runIds.length === 0) return;
+    await this.transport.call('delete-for-runs', { run_ids: runIds });
+  }
+
+  /**
+   * Removes checkpoints of the threads. `keep_latest` (default) keeps the newest one of each namespace, and whatever its
+   * delta channels are rebuilt from; `delete` keeps nothing.
+   */
+  async prune(threadIds: readonly string[], options: { strategy?: PruneStrategy } = {}): Promise<void> {
+    if (threadIds.length === 0) return;
+    const body = { thread_ids: threadIds, strategy: options.strategy ?? 'keep_latest' };
+    await this.transport.call('prune', body, { threadId: threadIds.join(', ') });
+  }
+
+  /**
+   * What the `channels` were made of, in one request: for each the writes of the checkpoint's ancestors, oldest first, and as
+   * `seed` the value of the nearest ancestor that stored one. The checkpoint itself (`configurable`, as in `getTuple`) is
+   * left out.
+   */
+  override async getDeltaChannelHistory(options: {
+    config: RunnableConfig;
+    channels: string[];
+  }): Promise<Record<string, DeltaChannelHistory>> {
+    const { config, channels } = options;
+    const threadId = threadIdOf(config);
+    if (channels.length === 0 || threadId === undefined) {
+      return Object.fromEntries(channels.map((channel) => [channel, { writes: [] }]));
+    }
+    const histories = (await this.post('delta-channel-history', config, {
+      thread_id: String(threadId),
+      checkpoint_ns: namespaceOf(config),
+      checkpoint_id: getCheckpointId(config) || null,
+      channels: [...new Set(channels)],
+    })) as Record<string, WireHistory | undefined>;
+    const entries = channels.map(async (channel): Promise<[string, DeltaChannelHistory]> => {
+      const { writes = [], seed } = histories[channel] ?? {};
+      const history: DeltaChannelHistory = {
+        writes: await this.decodeWrites(inOrderOfReplay(writes).map((write) => ({ ...write, channel }))),
+      };
+      if (seed !== undefined) {
+        history.seed = 'value' in seed ? seed.value : await this.load(seed.type, seed.blob);
+      }
+      return [channel, history];
+    });
+    return Object.fromEntries(await Promise.all(entries));
+  }
+
+  /**
+   * The next whole number, and a random fraction behind it. Values are kept by thread, namespace, channel and version, so two
+   * branches of a fork that count alike would read each other's values, as they do with the JavaScript `PostgresSaver`
+   * (https://github.com/langchain-ai/langgraphjs/issues/1812). `PostgresSaver` goes on from such a version by adding 1.
+   */
+  override getNextVersion(current: number | undefined): number {
+    const fraction = Math.floor(Math.random() * 1e12);
+    return Number(`${Math.floor(current ?? 0) + 1}.${String(fraction).padStart(12, '0')}`);
+  }
+
+  private async post(
+    operation: string,
+    config: RunnableConfig,
+    body: { thread_id: string; [field: string]: unknown },
+  ): Promise<unknown> {
+    const isStore = operation === 'put' || operation === 'put-writes';
+    const call = { threadId: body.thread_id, signal: config.signal, isStore };
+    return (await this.transport.call(operation, body, call)).json;
+  }
+
+  private dumpBlobs(values: Checkpoint['channel_values'], versions: ChannelVersions) {
+    return Promise.all(
+      Object.entries(versions).map(async ([channel, version]) => {
+        const key = { channel, version: String(version) };
+        if (!Object.hasOwn(values, channel)) return { ...key, type: EMPTY, blob: null };
+        const [type, bytes] = await this.serde.dumpsTyped(values[channel]);
+        return { ...key, type, blob: toBase64(bytes) };
+      }),
+    );
+  }
+
+  private async dumpMetadata(metadata: CheckpointMetadata): Promise<Record<string, unknown>> {
+    const [, bytes] = await this.serde.dumpsTyped(metadata);
+    const stored = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
+    for (const [key, value] of Object.entries(stored)) {
+      if (typeof value === 'string') stored[key] = value.replaceAll('\0', '');
+    }
+    return stored;
+  }
+
+  private async decode(wire: WireTuple, threadId: unknown): Promise<CheckpointTuple> {
+    const {
+      checkpoint_ns: checkpointNs,
+      parent_checkpoint_id: parentId,
+      blobs,
+      pending_writes: writes,
+    } = wire;
+    if (blobs === undefined || writes === undefined) {
+      throw new Error('The service left out blobs or pending_writes: it does not know `include`');
+    }
+    const sends = wire.pending_sends ?? [];
+    const [values, pendingWrites, pendingSends, metadata] = await Promise.all([
+      this.decodeBlobs(blobs),
+      this.decodeWrites([...writes].sort(compareWrites)),
+      this.decodeWrites(wire.checkpoint.v < 4 ? sends : []),
+      this.decodeMetadata(wire.metadata),
+    ]);
+    const checkpoint = {
+      ...wire.checkpoint,
+      channel_versions: wire.checkpoint.channel_versions ?? {},
+      versions_seen: wire.checkpoint.versions_seen ?? {},
+      channel_values: values,
+    } as Checkpoint;
+    if (pendingSends.length > 0) {
+      checkpoint.channel_values[TASKS] = pendingSends.map(([, , value]) => value);
+      const versions = Object.values(checkpoint.channel_versions);
+      checkpoint.channel_versions[TASKS] =
+        versions.length > 0 ? maxChannelVersion(...versions) : this.getNextVersion(undefined);
+    }
+    return {
+      config: configOf(threadId, checkpointNs, wire.checkpoint_id),
+      checkpoint,
+      metadata,
+      parentConfig: parentId ? configOf(threadId, checkpointNs, parentId) : undefined,
+      pendingWrites,
+    };
+  }
+
+  private async decodeBlobs(blobs: NonNullable<WireTuple['blobs']>): Promise<Record<string, unknown>> {
+    const entries = blobs
+      .filter(({ type }) => type !== EMPTY)
+      .map(async ({ channel, type, blob }) => [channel, await this.load(type, blob)] as const);
+    return Object.fromEntries(await Promise.all(entries));
+  }
+
+  private decodeWrites(
+    writes: Pick<WireWrite, 'task_id' | 'channel' | 'type' | 'blob'>[],
+  ): Promise<CheckpointPendingWrite[]> {
+    return Promise.all(
+      writes.map(async ({ task_id, channel, type, blob }): Promise<CheckpointPendingWrite> => [
+        task_id,
+        channel,
+        await this.load(type, blob),
+      ]),
+    );
+  }
+
+  /** Metadata is stored as it was serialised, so objects of LangChain in it are restored by the serialiser. */
+  private async decodeMetadata(metadata: Record<string, unknown>): Promise<CheckpointMetadata> {
+    const [type, bytes] = await this.serde.dumpsTyped(metadata);
+    return (await this.serde.loadsTyped(type, bytes)) as CheckpointMetadata;
+  }
+
+  private load(type: string | null, blob: string | null): Promise<unknown> {
+    // Rows without a type are older than types; LangGraph's savers wrote JSON then.
+    return this.serde.loadsTyped(type ?? 'json', fromBase64(blob ?? ''));
+  }
+}
+
+/** The fixed place of LangGraph's own channels among the writes of a task. */
+function slotOf(channel: string): number | undefined {
+  return Object.hasOwn(WRITES_IDX_MAP, channel) ? WRITES_IDX_MAP[channel] : undefined;
+}
+
+/** The order in which a live run applies the writes of a superstep. */
+function compareWrites(a: Omit<WireWrite, 'channel'>, b: Omit<WireWrite, 'channel'>): number {
+  return compareWritesSortKeys(
+    writesSortKey(a.task_path ?? '', a.task_id, a.idx),
+    writesSortKey(b.task_path ?? '', b.task_id, b.idx),
+  );
+}
+
+/** The checkpoints stay in the order of the chain; inside each one the order is that of a live run. */
+function inOrderOfReplay(writes: WireHistory['writes']): WireHistory['writes'] {
+  const byCheckpoint = new Map<string, WireHistory['writes']>();
+  for (const write of writes) {
+    const group = byCheckpoint.get(write.checkpoint_id);
+    if (group === undefined) byCheckpoint.set(write.checkpoint_id, [write]);
+    else group.push(write);
+  }
+  return [...byCheckpoint.values()].flatMap((group) => group.sort(compareWrites));
+}
+
+function configOf(threadId: unknown, checkpointNs: string, checkpointId: string): RunnableConfig {
+  return { configurable: { thread_id: threadId, checkpoint_ns: checkpointNs, checkpoint_id: checkpointId } };
+}
+
+function namespaceOf(config: RunnableConfig): string {
+  return (config.configurable?.checkpoint_ns as string | null | undefined) ?? '';
+}
+
+/** As the caller gave it: a number stays one in the configurations that are returned. */
+function threadIdOf(config: RunnableConfig): string | number | undefined {
+  const id = config.configurable?.thread_id as string | number | null | undefined;
+  return isSet(id) ? id : undefined;
+}
+
+function requiredThreadId(method: string, config: RunnableConfig): string | number {
+  const threadId = threadIdOf(config);
+  if (threadId === undefined) throw missing(method, 'thread_id');
+  return threadId;
+}
+
+function isSet<T>(id: T | null | undefined): id is T {
+  return id !== undefined && id !== null && id !== '';
+}
+
+function missing(method: string, key: string): Error {
+  return new Error(
+    `${method} needs config.configurable.${key}; call the graph with { configurable: { thread_id: '…' } }`,
+  );
+}

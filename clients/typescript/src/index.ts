@@ -1,0 +1,8 @@
+export { createCheckpointer } from './create-checkpointer.js';
+export { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault } from './error.js';
+export {
+  HttpCheckpointSaver,
+  type HttpCheckpointSaverOptions,
+  type PruneStrategy,
+} from './http-checkpoint-saver.js';
+export type { TransportOptions } from './transport.js';
