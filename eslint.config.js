@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/', 'coverage/', 'node_modules/'] },
+  { ignores: ['**/dist/', 'coverage/', 'node_modules/', 'clients/python/'] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
@@ -26,7 +26,10 @@ export default tseslint.config(
       ],
     },
   },
-  { files: ['*.js', '.*.cjs', 'test/support/*.mjs'], extends: [tseslint.configs.disableTypeChecked] },
+  {
+    files: ['*.js', '.*.cjs', 'test/support/*.mjs', 'clients/typescript/scripts/*.mjs'],
+    extends: [tseslint.configs.disableTypeChecked],
+  },
   {
     // A test reads answers that it has just asked for; their shapes are what it asserts.
     files: ['test/**/*.ts', 'src/**/*.spec.ts'],

@@ -187,27 +187,31 @@ describe('SIGTERM', () => {
     SLOW_MS,
   );
 
-  it('waits for an answer that the database holds up, not for a connection that asks nothing', async () => {
-    const database = await aDatabase('template');
-    const service = await start({ DATABASE_URL: database.url });
-    const silent = net.connect(Number(new URL(service.url).port), '127.0.0.1').on('error', () => undefined);
-    await until('the silent connection is made', () => silent.readyState === 'open');
-    await database.sql('begin');
-    await database.sql('lock table checkpoints');
-    const answer = store(service, '1');
-    await until('the request waits for the lock', async () => {
-      return (await database.sql('select 1 from pg_locks where not granted')).length > 0;
-    });
-    service.kill('SIGTERM');
-    silent.resume();
-    await until('the silent connection is closed', () => silent.closed);
-    await expect(service.get('/health/live')).rejects.toThrow('ECONNREFUSED');
-    expect(service.hasExited).toBe(false);
-    await database.sql('commit');
-    expect(await answer).toBe(200);
-    expect(await service.exited()).toBe(0);
-    expect(await database.sql('select checkpoint_id from checkpoints')).toEqual([{ checkpoint_id: '1' }]);
-  });
+  it(
+    'waits for an answer that the database holds up, not for a connection that asks nothing',
+    async () => {
+      const database = await aDatabase('template');
+      const service = await start({ DATABASE_URL: database.url });
+      const silent = net.connect(Number(new URL(service.url).port), '127.0.0.1').on('error', () => undefined);
+      await until('the silent connection is made', () => silent.readyState === 'open');
+      await database.sql('begin');
+      await database.sql('lock table checkpoints');
+      const answer = store(service, '1');
+      await until('the request waits for the lock', async () => {
+        return (await database.sql('select 1 from pg_locks where not granted')).length > 0;
+      });
+      service.kill('SIGTERM');
+      silent.resume();
+      await until('the silent connection is closed', () => silent.closed);
+      await expect(service.get('/health/live')).rejects.toThrow('ECONNREFUSED');
+      expect(service.hasExited).toBe(false);
+      await database.sql('commit');
+      expect(await answer).toBe(200);
+      expect(await service.exited()).toBe(0);
+      expect(await database.sql('select checkpoint_id from checkpoints')).toEqual([{ checkpoint_id: '1' }]);
+    },
+    SLOW_MS,
+  );
 
   it(
     'ends the service and its Postgres, also while this is started again',
