@@ -1,0 +1,18 @@
+"""A LangGraph checkpointer that keeps its checkpoints in checkpoint-backend, over HTTP."""
+
+from langgraph_checkpoint_http._errors import (
+    CheckpointBackendError,
+    CheckpointProblemError,
+    CheckpointUnavailableError,
+    UnstorableValueError,
+)
+from langgraph_checkpoint_http._saver import HttpCheckpointSaver, create_checkpointer
+
+__all__ = [
+    "CheckpointBackendError",
+    "CheckpointProblemError",
+    "CheckpointUnavailableError",
+    "HttpCheckpointSaver",
+    "UnstorableValueError",
+    "create_checkpointer",
+]
