@@ -92,6 +92,11 @@ export class EmbeddedPostgres {
       await user.query('select pg_advisory_unlock_shared($1)', [USERS_LOCK]);
       const last = await user.query('select pg_try_advisory_lock($1) as last', [USERS_LOCK]);
       if ((last.rows as [{ last: boolean }])[0].last) await this.cluster.shutDown();
+    } catch (error) {
+      // Another service, the last one, stopped the server in between: there is nothing left to stop.
+      this.logger.warn(
+        `Embedded Postgres has gone while stopping: ${error instanceof Error ? error.message : String(error)}`,
+      );
     } finally {
       await user.end().catch(() => undefined);
     }
