@@ -192,34 +192,39 @@ export class ThreadRepository {
    */
   private async deleteOrphanedBlobs(query: Query, threadIds: string[]): Promise<void> {
     const { checkpoints, blobs } = this.tables;
-    // not exists, not `not in`: joined by a hash, however many there are.
-    const referenced = `
-      with referenced as materialized (
-        select distinct c.thread_id, c.checkpoint_ns, v.key, v.value
-          from ${checkpoints} c
-         cross join jsonb_each_text(
-                 case jsonb_typeof(c.checkpoint -> 'channel_versions')
-                   when 'object' then c.checkpoint -> 'channel_versions'
-                 end) as v
-         where c.thread_id = any($1)
-      )`;
-    const isOrphaned = `
-      b.thread_id = any($1)
-      and not exists (select 1
-                        from referenced r
-                       where r.thread_id = b.thread_id and r.checkpoint_ns = b.checkpoint_ns
-                         and r.key = b.channel and r.value = b.version)`;
-    await query(
-      `${referenced}
-       select count(*)
+    // Grouped, not joined: its time is linear whatever the planner believes of the tables, and it spills to disk.
+    const orphaned = `
+      select thread_id, checkpoint_ns, channel, version
+        from (select c.thread_id, c.checkpoint_ns, v.key collate "C" as channel, v.value collate "C" as version, true as referenced
+                from ${checkpoints} c
+               cross join jsonb_each_text(
+                       case jsonb_typeof(c.checkpoint -> 'channel_versions')
+                         when 'object' then c.checkpoint -> 'channel_versions'
+                       end) as v
+               where c.thread_id = any($1)
+               union all
+              select thread_id, checkpoint_ns, channel collate "C", version collate "C", false
+                from ${blobs}
+               where thread_id = any($1)) as keys
+       group by thread_id, checkpoint_ns, channel, version
+      having not bool_or(referenced)`;
+    const [locked] = await query<{ count: string }>(
+      `select count(*)
          from (select 1
                  from ${blobs} b
-                where ${isOrphaned}
+                 join (${orphaned}) as o using (thread_id, checkpoint_ns, channel, version)
                 order by b.thread_id, b.checkpoint_ns, b.channel, b.version
                   for update of b) as locked`,
       [threadIds],
     );
-    await query(`${referenced} delete from ${blobs} b where ${isOrphaned}`, [threadIds]);
+    if (locked?.count === '0') return;
+    await query(
+      `delete from ${blobs} b
+        using (${orphaned}) as o
+        where b.thread_id = o.thread_id and b.checkpoint_ns = o.checkpoint_ns
+          and b.channel = o.channel and b.version = o.version`,
+      [threadIds],
+    );
   }
 }
 
