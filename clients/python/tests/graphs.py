@@ -46,6 +46,9 @@ class Run:
             output = self.graph.invoke(value, config, **options)
         else:
             output = await self.graph.ainvoke(value, config, **options)
+        if isinstance(output, dict) and "__interrupt__" in output:
+            # In the order in which the parallel tasks ended.
+            output["__interrupt__"] = sorted(output["__interrupt__"], key=lambda item: str(item.value))
         self.outputs.append(output)
         return output
 

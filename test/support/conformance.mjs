@@ -1,0 +1,56 @@
+// npm run conformance: runs the published suites against both clients and writes docs/conformance.md.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const directory = mkdtempSync(join(tmpdir(), 'conformance-'));
+const run = (command, args) => {
+  const { status } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  if (status !== 0) throw new Error(`${command} ended with ${status}: the report was not written`);
+};
+const versionOf = (name) => JSON.parse(readFileSync(`node_modules/${name}/package.json`, 'utf8')).version;
+
+const jestReport = join(directory, 'jest.json');
+const pythonReport = join(directory, 'python.md');
+try {
+  run(process.execPath, [
+    ...['--experimental-vm-modules', '--no-warnings', 'node_modules/jest/bin/jest.js'],
+    ...['test/clients/typescript/conformance', '--json', `--outputFile=${jestReport}`],
+  ]);
+  run('clients/python/conformance-report', [pythonReport]);
+
+  const { testResults } = JSON.parse(readFileSync(jestReport, 'utf8'));
+  const byMethod = new Map();
+  for (const { ancestorTitles, status } of testResults.flatMap((file) => file.assertionResults)) {
+    const method = ancestorTitles.slice(0, 2).join(', ');
+    const count = byMethod.get(method) ?? { passed: 0, all: 0 };
+    byMethod.set(method, { passed: count.passed + (status === 'passed' ? 1 : 0), all: count.all + 1 });
+  }
+  const rows = [...byMethod].map(([method, { passed, all }]) => `| ${method} | ${passed} of ${all} |`);
+  const all = [...byMethod.values()].reduce((sum, count) => sum + count.all, 0);
+  const passed = [...byMethod.values()].reduce((sum, count) => sum + count.passed, 0);
+  writeFileSync(
+    'docs/conformance.md',
+    `# Conformance
+
+Written by \`npm run conformance\`, which runs the suites that LangGraph publishes for checkpointers, over HTTP, on a real
+Postgres.
+
+## JavaScript
+
+\`@langchain/langgraph-checkpoint-validation\` ${versionOf('@langchain/langgraph-checkpoint-validation')} against
+\`langgraph-checkpoint-http\` ${versionOf('langgraph-checkpoint-http')}, with \`@langchain/langgraph-checkpoint\`
+${versionOf('@langchain/langgraph-checkpoint')}, Node ${process.version}: **${passed} of ${all}** tests passed.
+
+| Suite | Passed |
+| --- | --- |
+${rows.join('\n')}
+
+${readFileSync(pythonReport, 'utf8').trim()}
+`,
+  );
+  run(process.execPath, ['node_modules/prettier/bin/prettier.cjs', '--write', 'docs/conformance.md']);
+} finally {
+  rmSync(directory, { recursive: true, force: true });
+}
