@@ -1,7 +1,5 @@
-/** @type {import('jest').Config} */
-export default {
+const project = {
   testEnvironment: 'node',
-  testMatch: ['<rootDir>/src/**/*.spec.ts', '<rootDir>/test/**/*.e2e-spec.ts'],
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   transform: {
@@ -20,6 +18,27 @@ export default {
   setupFiles: ['reflect-metadata'],
   globalSetup: '<rootDir>/test/support/global-setup.mjs',
   globalTeardown: '<rootDir>/test/support/global-teardown.mjs',
+};
+
+/** @type {import('jest').Config} */
+export default {
+  projects: [
+    {
+      ...project,
+      displayName: 'fast',
+      testMatch: ['<rootDir>/src/**/*.spec.ts', '<rootDir>/test/**/*.e2e-spec.ts'],
+    },
+    {
+      ...project,
+      displayName: 'plain',
+      // What one request and its answer are about, once more without the fast path.
+      testMatch: [
+        '<rootDir>/test/{capture,copy-thread,delete-thread,delta-channel-history,get-tuple,http,list}.e2e-spec.ts',
+        '<rootDir>/test/{outage,properties,prune,put,put-writes,refusals}.e2e-spec.ts',
+      ],
+      globals: { SETTINGS: { FAST_PATH: 'false' } },
+    },
+  ],
   // Node keeps every ESM module registry of a worker alive: some 25 MB a file.
   workerIdleMemoryLimit: '1GB',
   testTimeout: 30_000,

@@ -1,9 +1,8 @@
 import 'reflect-metadata';
-import { NestFactory } from '@nestjs/core';
-import type { NestExpressApplication } from '@nestjs/platform-express';
+import type { Server } from 'node:http';
+import type { INestApplication } from '@nestjs/common';
 import type { Logger } from 'pino';
-import { AppModule } from './app.module.js';
-import { setUp } from './app.setup.js';
+import { createApp } from './app.setup.js';
 import { SettingsError, settingsFromEnvironment, type Settings } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
 import { migrate } from './database/migrate.js';
@@ -20,11 +19,7 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
       const ran = await migrate(settings, database.url);
       logger.info(ran.length > 0 ? `migrated: ${ran.join(', ')}` : 'the schema is up to date');
     }
-    const app = await NestFactory.create<NestExpressApplication>(AppModule.for(settings, database.url), {
-      bodyParser: false,
-      bufferLogs: true,
-      abortOnError: false,
-    });
+    const app = await createApp(settings, database.url, logger);
     try {
       await serve(app, settings, logger, stopped);
     } finally {
@@ -38,13 +33,12 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
 
 /** Listens until the signal, then answers what has arrived. */
 async function serve(
-  app: NestExpressApplication,
+  app: INestApplication,
   settings: Settings,
   logger: Logger,
   stopped: Promise<string>,
 ): Promise<void> {
-  setUp(app, settings, logger);
-  const drain = drainable(app.getHttpServer());
+  const drain = drainable(app.getHttpServer() as Server);
   await app.listen(settings.port, settings.host);
   logger.info(`listening on ${await app.getUrl()}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`);
   logger.info(`${await stopped}: stopping`);

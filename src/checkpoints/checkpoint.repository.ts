@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { Database, sqlStateOf } from '../database/database.js';
-import { byteaArray } from './bytea-array.js';
+import type { Kind } from '../database/request-queue.js';
 import { UnstorableDocumentError } from './checkpoint.errors.js';
 import type {
   CheckpointFilter,
@@ -17,6 +17,7 @@ import type {
   HistoryWrite,
 } from './checkpoint.js';
 import { fromJsonb, toJsonb } from './jsonb-text.js';
+import { byteaArray, textArray } from './postgres-array.js';
 import { tablesOf } from './tables.js';
 import { openChannels } from './thread.repository.js';
 
@@ -50,12 +51,32 @@ interface HistoryRow {
   mark: string | null;
 }
 
+/** Writes of one request. */
+interface NewWrites {
+  key: CheckpointKey;
+  writes: PendingWrite[];
+}
+
 /** The SQL of single checkpoints. Each method is one statement, hence atomic and on one snapshot, and may be repeated. */
 @Injectable()
 export class CheckpointRepository {
   private readonly checkpoints: string;
   private readonly blobs: string;
   private readonly writes: string;
+  private readonly puts: Kind<NewCheckpoint> = {
+    run: (checkpoints) => this.upsertCheckpoints(checkpoints),
+    merge: {
+      // Checkpoints of one namespace may have blobs in common.
+      slotsOf: ({ key }) => [key.checkpointNs],
+      rowsOf: ({ blobs }) => 1 + blobs.length,
+      bytesOf: ({ checkpoint, metadata, blobs }) =>
+        blobs.reduce((sum, { blob }) => sum + (blob?.length ?? 0), checkpoint.length + metadata.length),
+    },
+  };
+  private readonly inserts = this.kindOfWrites('do nothing');
+  private readonly upserts = this.kindOfWrites(
+    'do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob',
+  );
 
   constructor(
     dataSource: DataSource,
@@ -93,7 +114,7 @@ export class CheckpointRepository {
     parts: TuplePart[],
   ): Promise<CheckpointPage> {
     const { sql, parameters } = this.selectTuples(filter, limit, parts);
-    const rows = await this.query<TupleRow>(sql, parameters);
+    const rows = await storable(this.database.query<TupleRow>(filter.threadId ?? '', sql, parameters));
     const tuples = toTuples(rows, parts);
     const more = tuples.length > limit;
     if (more) tuples.length = limit;
@@ -101,59 +122,18 @@ export class CheckpointRepository {
   }
 
   /** Stores the checkpoint and its blobs. Existing blobs are kept; an existing checkpoint keeps its parent. */
-  async upsertCheckpoint({
-    key,
-    parentCheckpointId,
-    checkpoint,
-    metadata,
-    blobs,
-  }: NewCheckpoint): Promise<void> {
-    const { mark, texts } = toJsonb(checkpoint, metadata);
-    // Here and not by `order by`, which would carry the blobs through Postgres's sort. In key order, and after the
-    // checkpoint, so that two requests lock the same rows in the same order.
-    const sorted = blobs.toSorted((a, b) => compare(a.channel, b.channel) || compare(a.version, b.version));
-    await this.query(
-      `with stored as (
-         insert into ${this.checkpoints}
-           (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
-         values ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb)
-         on conflict (thread_id, checkpoint_ns, checkpoint_id) do update
-            set type = excluded.type, checkpoint = excluded.checkpoint, metadata = excluded.metadata
-         returning 1
-       )
-       insert into ${this.blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
-       select $1, $2, b.*
-         from stored
-        cross join unnest($8::text[], $9::text[], $10::text[], $11::bytea[]) as b (channel, version, type, blob)
-           -- Never true, but locks the row that is there: see ThreadRepository.deleteOrphanedBlobs.
-           on conflict (thread_id, checkpoint_ns, channel, version) do update set type = excluded.type where false`,
-      [
-        key.threadId,
-        key.checkpointNs,
-        key.checkpointId,
-        parentCheckpointId,
-        mark,
-        ...texts,
-        sorted.map((blob) => blob.channel),
-        sorted.map((blob) => blob.version),
-        sorted.map((blob) => blob.type),
-        byteaArray(sorted.map((blob) => blob.blob)),
-      ],
-    );
+  async upsertCheckpoint(checkpoint: NewCheckpoint): Promise<void> {
+    await storable(this.database.merge(this.puts, checkpoint.key.threadId, checkpoint));
   }
 
   /** Stores the writes, all or none; existing ones are kept. No (task, idx) may occur twice. */
   async insertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
-    await this.storeWrites(key, writes, 'do nothing');
+    await this.database.merge(this.inserts, key.threadId, { key, writes });
   }
 
   /** Stores the writes, all or none; of existing ones channel, type and blob are replaced. No (task, idx) may occur twice. */
   async upsertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
-    await this.storeWrites(
-      key,
-      writes,
-      'do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob',
-    );
+    await this.database.merge(this.upserts, key.threadId, { key, writes });
   }
 
   /**
@@ -166,7 +146,8 @@ export class CheckpointRepository {
     checkpointId: string | null,
     channels: string[],
   ): Promise<Map<string, ChannelHistory>> {
-    const rows = await this.query<HistoryRow>(
+    const rows = await this.database.query<HistoryRow>(
+      threadId,
       // `open` are the channels without a stored value so far, before and after each ancestor. union, not union all, so
       // that a circle of parents ends. The walk goes by primary key, a row an ancestor, whatever the thread's length.
       `with recursive target as (
@@ -221,40 +202,88 @@ export class CheckpointRepository {
     return histories;
   }
 
-  private async storeWrites(key: CheckpointKey, writes: PendingWrite[], onConflict: string): Promise<void> {
-    // In key order, so that two requests with the same rows lock them in the same order.
-    const sorted = writes.toSorted((a, b) => compare(a.taskId, b.taskId) || a.idx - b.idx);
-    await this.query(
-      `insert into ${this.writes}
-         (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, task_path, blob)
-       select $1, $2, $3, w.*
-         from unnest($4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bytea[])
-           as w (task_id, idx, channel, type, task_path, blob)
-           on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) ${onConflict}`,
+  private async upsertCheckpoints(checkpoints: NewCheckpoint[]): Promise<void> {
+    // In key order, and checkpoints before blobs, so that two statements lock the same rows in the same order. Here and not
+    // by `order by`, which would carry the blobs through Postgres's sort.
+    const rows = checkpoints
+      .toSorted((a, b) => compareKeys(a.key, b.key))
+      .map((row) => ({ ...row, ...jsonbOf(row) }));
+    const blobs = rows.flatMap(({ key, blobs: own }) =>
+      own
+        .toSorted((a, b) => compare(a.channel, b.channel) || compare(a.version, b.version))
+        .map((blob) => ({ key, ...blob })),
+    );
+    await this.database.send(
+      `with stored as (
+         insert into ${this.checkpoints}
+           (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+         select thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, mark, checkpoint::jsonb, metadata::jsonb
+           from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+             as c (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, mark, checkpoint, metadata)
+             on conflict (thread_id, checkpoint_ns, checkpoint_id) do update
+            set type = excluded.type, checkpoint = excluded.checkpoint, metadata = excluded.metadata
+         returning 1
+       )
+       insert into ${this.blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
+       select b.*
+         from unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[])
+           as b (thread_id, checkpoint_ns, channel, version, type, blob)
+           -- Makes the checkpoints go first.
+        where (select count(*) from stored) > 0
+           -- Never true, but locks the row that is there: see ThreadRepository.deleteOrphanedBlobs.
+           on conflict (thread_id, checkpoint_ns, channel, version) do update set type = excluded.type where false`,
       [
-        key.threadId,
-        key.checkpointNs,
-        key.checkpointId,
-        sorted.map((write) => write.taskId),
-        sorted.map((write) => write.idx),
-        sorted.map((write) => write.channel),
-        sorted.map((write) => write.type),
-        sorted.map((write) => write.taskPath),
-        byteaArray(sorted.map((write) => write.blob)),
+        ...keyArrays(rows),
+        textArray(rows.map((row) => row.parentCheckpointId)),
+        textArray(rows.map((row) => row.mark)),
+        textArray(rows.map((row) => row.checkpoint)),
+        textArray(rows.map((row) => row.metadata)),
+        textArray(blobs.map((row) => row.key.threadId)),
+        textArray(blobs.map((row) => row.key.checkpointNs)),
+        textArray(blobs.map((row) => row.channel)),
+        textArray(blobs.map((row) => row.version)),
+        textArray(blobs.map((row) => row.type)),
+        byteaArray(blobs.map((row) => row.blob)),
       ],
     );
   }
 
-  private async query<Row>(sql: string, parameters: unknown[]): Promise<Row[]> {
-    try {
-      return await this.database.query<Row>(sql, parameters);
-    } catch (error) {
-      if (!UNSTORABLE.has(sqlStateOf(error) ?? '')) throw error;
-      throw new UnstorableDocumentError(
-        'Postgres cannot hold a document as jsonb: a number or text is too large, or the nesting too deep',
-        { cause: error },
-      );
-    }
+  private kindOfWrites(onConflict: string): Kind<NewWrites> {
+    return {
+      run: (requests) => this.storeWrites(requests, onConflict),
+      merge: {
+        slotsOf: ({ key, writes }) =>
+          [...new Set(writes.map((write) => write.taskId))].map((taskId) =>
+            [key.checkpointNs, key.checkpointId, taskId].join('\0'),
+          ),
+        rowsOf: ({ writes }) => writes.length,
+        bytesOf: ({ writes }) => writes.reduce((sum, { blob }) => sum + blob.length, 0),
+      },
+    };
+  }
+
+  private async storeWrites(requests: NewWrites[], onConflict: string): Promise<void> {
+    // In key order, so that two statements lock the same rows in the same order.
+    const rows = requests
+      .flatMap(({ key, writes }) => writes.map((write) => ({ key, ...write })))
+      .sort((a, b) => compareKeys(a.key, b.key) || compare(a.taskId, b.taskId) || a.idx - b.idx);
+    await this.database.send(
+      `insert into ${this.writes}
+         (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, task_path, blob)
+       select w.*
+         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bytea[])
+           as w (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, task_path, blob)
+           on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) ${onConflict}`,
+      [
+        ...keyArrays(rows),
+        textArray(rows.map((row) => row.taskId)),
+        rows.map((row) => row.idx),
+        textArray(rows.map((row) => row.channel)),
+        textArray(rows.map((row) => row.type)),
+        textArray(rows.map((row) => row.taskPath)),
+        byteaArray(rows.map((row) => row.blob)),
+      ],
+    );
   }
 
   /**
@@ -352,6 +381,32 @@ export class CheckpointRepository {
   }
 }
 
+/** @throws UnstorableDocumentError */
+async function storable<T>(statement: Promise<T>): Promise<T> {
+  try {
+    return await statement;
+  } catch (error) {
+    if (!UNSTORABLE.has(sqlStateOf(error) ?? '')) throw error;
+    throw new UnstorableDocumentError(
+      'Postgres cannot hold a document as jsonb: a number or text is too large, or the nesting too deep',
+      { cause: error },
+    );
+  }
+}
+
+function jsonbOf({ checkpoint, metadata }: NewCheckpoint) {
+  const { mark, texts } = toJsonb(checkpoint, metadata);
+  return { mark, checkpoint: texts[0], metadata: texts[1] };
+}
+
+function keyArrays(rows: { key: CheckpointKey }[]): Buffer[] {
+  return [
+    textArray(rows.map(({ key }) => key.threadId)),
+    textArray(rows.map(({ key }) => key.checkpointNs)),
+    textArray(rows.map(({ key }) => key.checkpointId)),
+  ];
+}
+
 /** Puts the rows of `selectTuples` together. */
 function toTuples(rows: TupleRow[], parts: TuplePart[]): CheckpointTuple[] {
   const tuples: CheckpointTuple[] = [];
@@ -404,6 +459,14 @@ function toHistoryWrite(row: HistoryRow): HistoryWrite {
 /** Postgres breaks Base64 into lines of 76 characters. */
 function oneLine(base64: string): string {
   return base64.replaceAll('\n', '');
+}
+
+function compareKeys(a: CheckpointKey, b: CheckpointKey): number {
+  return (
+    compare(a.threadId, b.threadId) ||
+    compare(a.checkpointNs, b.checkpointNs) ||
+    compare(a.checkpointId, b.checkpointId)
+  );
 }
 
 /** Any total order does, as long as it is the same in every instance. */

@@ -1,6 +1,6 @@
 import { Body, Controller, Res } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
-import type { Response } from 'express';
+import type { ServerResponse } from 'node:http';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
 import { CopyThreadRequest } from './dto/copy-thread.dto.js';
 import { DeleteForRunsRequest } from './dto/delete-for-runs.dto.js';
@@ -78,7 +78,10 @@ export class CheckpointsController {
     request: { type: ListRequest, example: EXAMPLES.list },
     answer: { type: TupleResponse, isArray: true, example: EXAMPLES.listed, headers: ['x-next-cursor'] },
   })
-  async list(@Body() body: ListRequest, @Res({ passthrough: true }) response: Response): Promise<string> {
+  async list(
+    @Body() body: ListRequest,
+    @Res({ passthrough: true }) response: ServerResponse,
+  ): Promise<string> {
     return body.toAnswer(await this.listUseCase.execute(body.toInput()), response);
   }
 

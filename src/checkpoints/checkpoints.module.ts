@@ -34,6 +34,6 @@ export class CheckpointsModule implements NestModule {
   constructor(private readonly settings: Settings) {}
 
   configure(consumer: MiddlewareConsumer): void {
-    consumer.apply(...jsonBody(this.settings)).forRoutes(CheckpointsController);
+    consumer.apply(jsonBody(this.settings)).forRoutes(CheckpointsController);
   }
 }

@@ -27,6 +27,7 @@ export class ThreadRepository {
   async deleteThreads(threadIds: string[]): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
     await this.database.query(
+      threadIds[0] ?? '',
       // The last delete runs first: checkpoints before blobs.
       `with deleted_blobs as (delete from ${blobs} where thread_id = any($1)),
             deleted_writes as (delete from ${writes} where thread_id = any($1))
@@ -40,6 +41,7 @@ export class ThreadRepository {
     const { checkpoints, blobs, writes } = this.tables;
     // Ordered by key, so that two copies to one thread lock the same rows in the same order.
     const copied = this.database.query(
+      targetThreadId,
       `with copied_checkpoints as (
          insert into ${checkpoints}
            (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
@@ -76,7 +78,7 @@ export class ThreadRepository {
    */
   async keepLatest(threadIds: string[]): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
-    await this.database.transaction(async (query) => {
+    await this.database.transaction(threadIds[0] ?? '', async (query) => {
       await this.lock(query, threadIds);
       await query(
         `with recursive head as (
@@ -152,7 +154,7 @@ export class ThreadRepository {
   /** Removes the checkpoints whose `metadata.run_id` is listed, their writes, and the blobs that none refers to any more. */
   async deleteForRuns(runIds: string[]): Promise<void> {
     const { checkpoints, writes } = this.tables;
-    await this.database.transaction(async (query) => {
+    await this.database.transaction('', async (query) => {
       const rows = await query<{ thread_id: string }>(
         // Both conditions: the first is what checkpoints_run_id_idx holds, the second is what is meant.
         `with deleted as (

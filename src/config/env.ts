@@ -44,6 +44,7 @@ const ENVIRONMENT = z.object({
     .regex(/^[A-Za-z_][A-Za-z0-9_]{0,62}$/, 'must be a plain identifier of at most 63 characters')
     .default('public'),
   DATABASE_POOL_MAX: integer(1, 1000, 10),
+  DATABASE_PREPARED: boolean(true),
   DATABASE_SSL: boolean(false),
   DATABASE_SSL_VERIFY: boolean(true),
   DATABASE_SSL_CA: file.optional(),
@@ -62,6 +63,7 @@ const ENVIRONMENT = z.object({
   ROWS_LIMIT: integer(1, 1_000_000, 10_000),
   LIST_DEFAULT_LIMIT: integer(1, 1000, 1000),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).default('info'),
+  FAST_PATH: boolean(true),
   SWAGGER_ENABLED: boolean(true),
   SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
 });
@@ -76,6 +78,7 @@ export class Settings {
   readonly databaseUrl: string | null;
   readonly databaseSchema: string;
   readonly databasePoolMax: number;
+  readonly databasePrepared: boolean;
   readonly databaseSsl: { rejectUnauthorized: boolean; ca?: string; cert?: string; key?: string } | false;
   readonly statementTimeoutMs: number;
   readonly queueMax: number;
@@ -88,6 +91,7 @@ export class Settings {
   readonly rowsLimit: number;
   readonly listDefaultLimit: number;
   readonly logLevel: string;
+  readonly fastPath: boolean;
   readonly swaggerEnabled: boolean;
   readonly shutdownDelayMs: number;
 
@@ -110,6 +114,7 @@ export class Settings {
     this.databaseUrl = env.DATABASE_URL ?? null;
     this.databaseSchema = env.DATABASE_SCHEMA;
     this.databasePoolMax = env.DATABASE_POOL_MAX;
+    this.databasePrepared = env.DATABASE_PREPARED;
     this.databaseSsl = env.DATABASE_SSL && {
       rejectUnauthorized: env.DATABASE_SSL_VERIFY,
       ...(env.DATABASE_SSL_CA !== undefined && { ca: env.DATABASE_SSL_CA }),
@@ -127,6 +132,7 @@ export class Settings {
     this.rowsLimit = env.ROWS_LIMIT;
     this.listDefaultLimit = env.LIST_DEFAULT_LIMIT;
     this.logLevel = env.LOG_LEVEL;
+    this.fastPath = env.FAST_PATH;
     this.swaggerEnabled = env.SWAGGER_ENABLED;
     this.shutdownDelayMs = env.SHUTDOWN_DELAY_MS;
   }

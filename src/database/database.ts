@@ -1,8 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Injectable, Logger } from '@nestjs/common';
+import type { Pool } from 'pg';
 import { DataSource, QueryFailedError } from 'typeorm';
+import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
 import { DatabaseUnavailableError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
+import { type Kind, RequestQueue } from './request-queue.js';
 
 /** SQLSTATEs and socket errors after which the same statement may succeed on another connection or a little later. */
 const PASSING = new Set([
@@ -18,87 +21,137 @@ const PASSING = new Set([
   ],
   ...['57P01', '57P02', '57P03'], // shut down by the administrator, crashed, starting up
   '25006', // read-only: a standby that is about to be promoted
-  ...['40001', '40P01'], // serialisation failure, deadlock
+  ...['40001', '40P01'], // serialisation failure, deadlock: with other clients
 ]);
 /** connection exceptions; insufficient resources, such as too many connections or a full disk */
 const PASSING_CLASSES = ['08', '53'];
+const CONFLICTS = '40';
 const QUERY_CANCELED = '57014';
 /** pg's own errors have no code. */
-const LOST = /^(Connection terminated|Client has encountered a connection error|Connection ended)/;
-const POOL_TIMEOUT = 'timeout exceeded when trying to connect';
+const LOST =
+  /^(Connection terminated|Client has encountered a connection error|Connection ended|timeout exceeded when trying to connect)/;
 
 /** Runs one statement of a transaction. */
 export type Query = <Row>(sql: string, parameters: unknown[]) => Promise<Row[]>;
 
 const FIRST_DELAY_MS = 50;
 const MAX_DELAY_MS = 1000;
+/** Statements that keep their plan on a connection. `list` alone has hundreds of forms, most of which nobody asks for. */
+const MAX_PREPARED = 64;
+
+/** Requests that are not merged: each brings its own work. */
+const SINGLE: Kind<() => Promise<void>> = { run: async ([work]) => work?.() };
 
 /**
- * Runs statements on the pool. Every statement of the service may be repeated with the same result, so one that a fault
- * of the database cut off is sent again until `OUTAGE_WAIT_MS` has passed.
+ * Runs statements on the pool, behind the queue. Every statement of the service may be repeated with the same result, so
+ * one that a fault of the database cut off is sent again until `OUTAGE_WAIT_MS` has passed.
  */
 @Injectable()
 export class Database {
   private readonly logger = new Logger('database');
-  private running = 0;
+  private readonly queue: RequestQueue;
+  private readonly names = new Map<string, string>();
+  /** When the outage that is on began, in `Date.now()`'s milliseconds. */
+  private outageSince: number | null = null;
 
   constructor(
     private readonly dataSource: DataSource,
     private readonly settings: Settings,
-  ) {}
+  ) {
+    this.queue = new RequestQueue({
+      slots: settings.databasePoolMax,
+      max: settings.queueMax,
+      waitMs: settings.queueWaitMs,
+      giveUp: () => this.giveUp(),
+      merge: settings.fastPath && settings.databasePrepared,
+    });
+  }
 
-  /** @throws QueueFullError, DatabaseUnavailableError; QueryFailedError for what the statement itself did wrong */
-  async query<Row>(sql: string, parameters: unknown[]): Promise<Row[]> {
-    return this.admit(() => this.dataSource.query<Row[]>(sql, parameters));
+  /** Runs a statement in the thread's turn. @throws QueueFullError, DatabaseUnavailableError; what the statement did wrong */
+  query<Row>(thread: string, sql: string, parameters: unknown[]): Promise<Row[]> {
+    return this.inTurn(thread, () => this.send<Row>(sql, parameters));
   }
 
   /** Runs statements that belong together, each on a snapshot of its own; all of them are repeated, or none. */
-  async transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
-    return this.admit(() =>
-      this.dataSource.transaction('READ COMMITTED', (manager) =>
-        work((sql, parameters) => manager.query(sql, parameters)),
+  transaction<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
+    return this.inTurn(thread, () =>
+      this.retry(() =>
+        this.dataSource.transaction('READ COMMITTED', (manager) =>
+          work((sql, parameters) => manager.query(sql, parameters)),
+        ),
       ),
     );
   }
 
-  private async admit<T>(work: () => Promise<T>): Promise<T> {
-    if (this.running >= this.settings.databasePoolMax + this.settings.queueMax) {
-      throw new QueueFullError(`${this.settings.queueMax} requests wait for a connection already`);
+  /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
+  merge<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
+    return this.queue.add(kind, thread, request);
+  }
+
+  /** What `Kind.run` is made of: runs a statement without waiting for a turn. @throws as `query` */
+  async send<Row>(sql: string, values: unknown[]): Promise<Row[]> {
+    const statement = { name: this.nameOf(sql), text: sql, values };
+    const { rows } = await this.retry(() => this.pool.query(statement));
+    return rows as Row[];
+  }
+
+  private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {
+    let result: T | undefined;
+    await this.queue.add(SINGLE, thread, async () => {
+      result = await work();
+    });
+    return result as T;
+  }
+
+  /** TypeORM's pool itself: what TypeORM does around a statement costs more than the statement takes of this process. */
+  private get pool(): Pool {
+    return (this.dataSource.driver as PostgresDriver).master as Pool;
+  }
+
+  private nameOf(sql: string): string | undefined {
+    if (!this.settings.databasePrepared) return undefined;
+    let name = this.names.get(sql);
+    if (name === undefined && this.names.size < MAX_PREPARED) {
+      name = `checkpoint-backend-${this.names.size}`;
+      this.names.set(sql, name);
     }
-    this.running += 1;
-    try {
-      return await this.retry(work);
-    } finally {
-      this.running -= 1;
+    return name;
+  }
+
+  private giveUp(): Error | null {
+    const { queueWaitMs, outageWaitMs } = this.settings;
+    if (this.outageSince === null) {
+      return new QueueFullError(`No connection became free within ${queueWaitMs} ms`);
     }
+    return Date.now() < this.outageSince + outageWaitMs ? null : unreachable();
   }
 
   private async retry<T>(work: () => Promise<T>): Promise<T> {
     const deadline = Date.now() + this.settings.outageWaitMs;
     for (let wait = FIRST_DELAY_MS; ; wait = Math.min(2 * wait, MAX_DELAY_MS)) {
       try {
-        return await work();
+        const result = await work();
+        this.outageSince = null;
+        return result;
       } catch (error) {
         const cause = unwrapped(error);
-        if (cause.message === POOL_TIMEOUT) {
-          throw new QueueFullError(`No connection became free within ${this.settings.queueWaitMs} ms`, {
-            cause,
-          });
-        }
         if (cause.code === QUERY_CANCELED) {
           throw new DatabaseUnavailableError(`A statement took over ${this.settings.statementTimeoutMs} ms`, {
             cause,
           });
         }
         if (!isPassing(cause)) throw error;
-        if (Date.now() + wait > deadline) {
-          throw new DatabaseUnavailableError('The database cannot be reached', { cause });
-        }
+        if (!cause.code?.startsWith(CONFLICTS)) this.outageSince ??= Date.now();
+        if (Date.now() + wait > deadline) throw unreachable(cause);
         this.logger.warn(`sent again in ${wait} ms: ${cause.code ?? ''} ${cause.message}`);
         await delay(wait * (0.5 + Math.random() / 2));
       }
     }
   }
+}
+
+function unreachable(cause?: unknown): DatabaseUnavailableError {
+  return new DatabaseUnavailableError('The database cannot be reached', { cause });
 }
 
 /** pg's error, inside TypeORM's when the statement had been sent. */
@@ -108,7 +161,7 @@ function unwrapped(error: unknown): Error & { code?: string } {
 
 /** The SQLSTATE of a statement that failed, undefined for any other error. */
 export function sqlStateOf(error: unknown): string | undefined {
-  return error instanceof QueryFailedError ? unwrapped(error).code : undefined;
+  return unwrapped(error).code;
 }
 
 function isPassing({ code, message }: Error & { code?: string }): boolean {

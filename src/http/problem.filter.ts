@@ -1,7 +1,7 @@
-import { STATUS_CODES } from 'node:http';
+import { STATUS_CODES, type ServerResponse } from 'node:http';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '@nestjs/common';
-import type { Response } from 'express';
 import { DomainError, type Fault, InvalidRequestError } from '../checkpoints/checkpoint.errors.js';
+import { answer } from './answer.js';
 import { PROBLEMS, RETRY_AFTER_SECONDS } from './problem.js';
 
 /** RFC 9457. `type` is stable; people read `detail`. */
@@ -35,17 +35,22 @@ function plain(status: number, detail?: string): Problem {
 }
 
 /** The only place that gives errors a status code. What is not the caller's fault is handed to the request's log line. */
+export function answerProblem(error: unknown, response: ServerResponse): void {
+  const problem = toProblem(error);
+  if (problem.status >= 500) response.err = error instanceof Error ? error : new Error(String(error));
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  if (problem.status === 503) response.setHeader('Retry-After', RETRY_AFTER_SECONDS);
+  response.statusCode = problem.status;
+  response.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
+  answer(response, problem);
+}
+
 @Catch()
 export class ProblemFilter implements ExceptionFilter {
   catch(error: unknown, host: ArgumentsHost): void {
-    const response = host.switchToHttp().getResponse<Response>();
-    const problem = toProblem(error);
-    if (problem.status >= 500) response.err = error instanceof Error ? error : new Error(String(error));
-    if (response.headersSent) {
-      response.destroy();
-      return;
-    }
-    if (problem.status === 503) response.setHeader('Retry-After', RETRY_AFTER_SECONDS);
-    response.status(problem.status).type('application/problem+json').send(JSON.stringify(problem));
+    answerProblem(error, host.switchToHttp().getResponse());
   }
 }

@@ -1,8 +1,6 @@
-import { NestFactory } from '@nestjs/core';
-import type { NestExpressApplication } from '@nestjs/platform-express';
+import type { Server } from 'node:http';
 import supertest from 'supertest';
-import { AppModule } from '../../src/app.module.js';
-import { setUp } from '../../src/app.setup.js';
+import { createApp } from '../../src/app.setup.js';
 import { Settings } from '../../src/config/env.js';
 import { createLogger } from '../../src/http/logging.js';
 import { createDatabase, type TestDatabase } from './database.js';
@@ -23,25 +21,28 @@ export interface TestApp {
   /** Posts to an operation; a string is sent as it is. */
   post: (operation: string, body: object | string, headers?: Record<string, string>) => Promise<Answer>;
   get: (path: string) => Promise<Answer>;
+  /** How many requests have arrived. */
+  received: () => number;
   close: () => Promise<void>;
 }
 
-/** The service on a database of its own, listening on a free port; `environment` sets what a test is about. */
+/**
+ * The service on a database of its own, listening on a free port; `environment` sets what a test is about. SETTINGS are
+ * those of the project that the test runs in, see jest.config.js.
+ */
 export async function startApp(
   environment: Record<string, string> = {},
   database?: TestDatabase,
 ): Promise<TestApp> {
   const own = database ?? (await createDatabase());
-  const settings = new Settings({ LOG_LEVEL: 'silent', DATABASE_URL: own.url, ...environment });
-  const app = await NestFactory.create<NestExpressApplication>(
-    AppModule.for(settings, settings.databaseUrl ?? own.url),
-    {
-      bodyParser: false,
-      logger: false,
-      abortOnError: false,
-    },
-  );
-  setUp(app, settings, createLogger(settings.logLevel));
+  const settings = new Settings({
+    ...{ LOG_LEVEL: 'silent', DATABASE_URL: own.url },
+    ...(globalThis as { SETTINGS?: Record<string, string> }).SETTINGS,
+    ...environment,
+  });
+  const app = await createApp(settings, settings.databaseUrl ?? own.url, createLogger(settings.logLevel));
+  let received = 0;
+  (app.getHttpServer() as Server).prependListener('request', () => (received += 1));
   await app.listen(0, '127.0.0.1');
   const url = await app.getUrl();
   return {
@@ -56,6 +57,7 @@ export async function startApp(
           .parse(asText)
           .send(typeof body === 'string' ? body : JSON.stringify(body)),
       ),
+    received: () => received,
     get: async (path) => answerOf(await supertest(url).get(path).buffer(true).parse(asText)),
     close: async () => {
       await app.close();

@@ -1,6 +1,6 @@
 import { applyDecorators } from '@nestjs/common';
-import { Transform, Type } from 'class-transformer';
 import { ValidateBy, ValidateNested, type ValidationArguments } from 'class-validator';
+import { Converted, Items } from '../../http/compiled-validation.js';
 import { JsonNumber, JsonText } from '../../http/exact-json.js';
 import { OF_ANOTHER_KIND } from '../../http/validation.js';
 import { MAX_KEY_BYTES, keyBytes } from '../checkpoint.js';
@@ -19,22 +19,17 @@ function Check(name: string, fault: (value: unknown, request: object) => string 
   });
 }
 
-/** Takes the value as it came: class-transformer would copy the objects of `exact-json.ts`. */
-function Convert(convert: (value: unknown) => unknown): PropertyDecorator {
-  return Transform(({ obj, key }: { obj: Record<string, unknown>; key: string }) => convert(obj[key]));
-}
-
 /** Text that Postgres can store. Numbers are taken as the text that they were written in. */
 export function IsId(): PropertyDecorator {
   return applyDecorators(
-    Convert(idText),
+    Converted(idText),
     Check('isId', (value) => (value === '' ? 'must not be empty' : textFault(value))),
   );
 }
 
 /** As `IsId`, but may be empty. */
 export function IsIdOrEmpty(): PropertyDecorator {
-  return applyDecorators(Convert(idText), Check('isIdOrEmpty', textFault));
+  return applyDecorators(Converted(idText), Check('isIdOrEmpty', textFault));
 }
 
 /** Text that Postgres can store, such as a channel's name or a serialiser's type. */
@@ -45,7 +40,7 @@ export function IsText(): PropertyDecorator {
 /** Text, or a number, which becomes the text that Postgres prints for it. */
 export function IsVersion(): PropertyDecorator {
   return applyDecorators(
-    Convert((value) => (isNumber(value) ? (numericText(literalOf(value)) ?? value) : value)),
+    Converted((value) => (isNumber(value) ? (numericText(literalOf(value)) ?? value) : value)),
     Check('isVersion', (value) => (isNumber(value) ? 'is a number out of range' : textFault(value))),
   );
 }
@@ -53,7 +48,7 @@ export function IsVersion(): PropertyDecorator {
 /** An object whose JSON stays text. */
 export function IsJsonObject(): PropertyDecorator {
   return applyDecorators(
-    Convert((value) => value),
+    Converted((value) => value),
     Check('isJsonObject', (value) => (isJsonObject(value) ? null : missingOr(value, 'must be an object'))),
   );
 }
@@ -61,7 +56,7 @@ export function IsJsonObject(): PropertyDecorator {
 /** Standard Base64 with padding; becomes a Buffer. */
 export function IsBlob(): PropertyDecorator {
   return applyDecorators(
-    Convert(decodeBase64),
+    Converted(decodeBase64),
     Check('isBlob', (value) =>
       Buffer.isBuffer(value) ? null : missingOr(value, 'must be standard Base64 with padding'),
     ),
@@ -71,7 +66,7 @@ export function IsBlob(): PropertyDecorator {
 /** An integer from `min` to `max`, however it is written: `1.0` is one. */
 export function IsIntegerFrom(min: number, max: number): PropertyDecorator {
   return applyDecorators(
-    Convert((value) => (value instanceof JsonNumber ? Number(value.literal) : value)),
+    Converted((value) => (value instanceof JsonNumber ? Number(value.literal) : value)),
     Check('isIntegerFrom', (value) =>
       Number.isInteger(value) && (value as number) >= min && (value as number) <= max
         ? null
@@ -83,7 +78,7 @@ export function IsIntegerFrom(min: number, max: number): PropertyDecorator {
 /** An array of ids, as `IsId` takes them. */
 export function IsIdList(): PropertyDecorator {
   return applyDecorators(
-    Convert((value) => (Array.isArray(value) ? value.map(idText) : value)),
+    Converted((value) => (Array.isArray(value) ? value.map(idText) : value)),
     Check('isIdList', (value) =>
       listFault(value, (item) => (item === '' ? 'must not be empty' : textFault(item))),
     ),
@@ -114,7 +109,7 @@ export function IsCursor(): PropertyDecorator {
 /** An array of objects of that class. */
 export function IsArrayOf(type: () => new () => object): PropertyDecorator {
   return applyDecorators(
-    Type(type),
+    Items(type),
     Check(OF_ANOTHER_KIND, (value) => {
       if (!Array.isArray(value)) return missingOr(value, 'must be an array');
       const other = value.findIndex((item) => !(item instanceof type()));

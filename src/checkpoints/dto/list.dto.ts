@@ -1,6 +1,6 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
-import type { Response } from 'express';
+import type { ServerResponse } from 'node:http';
 import { JsonText } from '../../http/exact-json.js';
 import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../checkpoint.js';
 import type { ListInput } from '../use-cases/list.use-case.js';
@@ -94,7 +94,7 @@ export class ListRequest {
   }
 
   /** The answer to this request. When rows were left out, the header x-next-cursor says where to go on. */
-  toAnswer(page: CheckpointPage, response: Response): string {
+  toAnswer(page: CheckpointPage, response: ServerResponse): string {
     if (page.next !== null) response.setHeader('x-next-cursor', cursorOf(page.next));
     return `[${page.tuples.map((tuple) => TupleResponse.json(tuple, { taskPath: true })).join()}]`;
   }

@@ -1,4 +1,4 @@
-import { byteaArray } from './bytea-array.js';
+import { byteaArray } from './postgres-array.js';
 
 describe('byteaArray', () => {
   it("is what array_send makes of array['\\xff00', null, '']::bytea[]", () => {

@@ -1,0 +1,52 @@
+/** Length, in place of an element's own, that stands for null. */
+const NULL = -1;
+const OIDS = { bytea: 17, text: 25 };
+const HEADER_BYTES = 20;
+
+/** A `bytea[]` for a statement's parameter. */
+export function byteaArray(elements: (Buffer | null)[]): Buffer {
+  return array(
+    'bytea',
+    elements,
+    (element) => element.length,
+    (element, into, at) => element.copy(into, at),
+  );
+}
+
+/** A `text[]` for a statement's parameter. */
+export function textArray(elements: (string | null)[]): Buffer {
+  return array(
+    'text',
+    elements,
+    (element) => Buffer.byteLength(element),
+    (element, into, at) => into.write(element, at),
+  );
+}
+
+/**
+ * An array in Postgres's binary format (`array_send` in its source): number of dimensions, whether nulls occur, the
+ * element type, then length and lower bound of the one dimension, then each element behind its length, all 32-bit
+ * big-endian. As text, the way `pg` sends arrays, 1 MB of `bytea` takes four times as long.
+ */
+function array<Element>(
+  type: keyof typeof OIDS,
+  elements: (Element | null)[],
+  bytesOf: (element: Element) => number,
+  write: (element: Element, into: Buffer, at: number) => number,
+): Buffer {
+  let bytes = HEADER_BYTES;
+  for (const element of elements) bytes += 4 + (element === null ? 0 : bytesOf(element));
+  const into = Buffer.allocUnsafe(bytes);
+  into.writeInt32BE(1, 0);
+  into.writeInt32BE(elements.includes(null) ? 1 : 0, 4);
+  into.writeInt32BE(OIDS[type], 8);
+  into.writeInt32BE(elements.length, 12);
+  into.writeInt32BE(1, 16);
+  let at = HEADER_BYTES;
+  for (const element of elements) {
+    const written = element === null ? 0 : write(element, into, at + 4);
+    into.writeInt32BE(element === null ? NULL : written, at);
+    at += 4 + written;
+  }
+  return into;
+}

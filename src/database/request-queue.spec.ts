@@ -1,0 +1,221 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { type Kind, type QueueOptions, RequestQueue } from './request-queue.js';
+
+interface Request {
+  name: string;
+  slot?: string;
+  rows?: number;
+  bytes?: number;
+}
+
+const A_WHILE_MS = 60_000;
+
+/** A queue and a kind whose statements end when the test says so. `statements` are the names in each, as they began. */
+function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
+  const statements: string[][] = [];
+  const ends: ((error?: Error) => void)[] = [];
+  const kind: Kind<Request> = {
+    run: (requests) => {
+      statements.push(requests.map(({ name }) => name));
+      return new Promise((resolve, reject) => {
+        ends.push((error) => {
+          if (error === undefined) resolve();
+          else reject(error);
+        });
+      });
+    },
+    ...(merged && {
+      merge: {
+        slotsOf: ({ name, slot = name }) => [slot],
+        rowsOf: ({ rows = 1 }) => rows,
+        bytesOf: ({ bytes = 1 }) => bytes,
+      },
+    }),
+  };
+  const giveUp = () => new QueueFullError('waited too long');
+  const queue = new RequestQueue({
+    slots: 10,
+    max: 1000,
+    waitMs: A_WHILE_MS,
+    merge: true,
+    giveUp,
+    ...options,
+  });
+  return {
+    statements,
+    add: (thread: string, request: Request | string) =>
+      queue.add(kind, thread, typeof request === 'string' ? { name: request } : request),
+    /** Ends the oldest statement that is under way. */
+    end: async (error?: Error) => {
+      ends.shift()?.(error);
+      await delay(0);
+    },
+  };
+}
+
+describe('RequestQueue', () => {
+  it('begins a request at once when nothing is under way', () => {
+    const { add, statements } = aQueue();
+    void add('a', '1');
+    expect(statements).toEqual([['1']]);
+  });
+
+  it('merges what gathers while two statements are under way', async () => {
+    const { add, end, statements } = aQueue();
+    for (const name of ['1', '2', '3', '4', '5']) void add(name, name);
+    expect(statements).toEqual([['1'], ['2']]);
+    await end();
+    expect(statements).toEqual([['1'], ['2'], ['3', '4', '5']]);
+  });
+
+  it('merges nothing when told so, nor requests without a merge', () => {
+    for (const queue of [aQueue({ merge: false }), aQueue({}, false)]) {
+      for (const name of ['1', '2', '3', '4']) void queue.add(name, name);
+      expect(queue.statements).toEqual([['1'], ['2'], ['3'], ['4']]);
+    }
+  });
+
+  it('begins the requests of a thread in their order, one statement after the other', async () => {
+    const { add, end, statements } = aQueue();
+    for (const name of ['1', '2', '3']) void add('a', name);
+    expect(statements).toEqual([['1']]);
+    void add('b', '4');
+    expect(statements).toEqual([['1'], ['4']]);
+    await end();
+    expect(statements).toEqual([['1'], ['4'], ['2', '3']]);
+  });
+
+  it('never has a slot of a thread twice in a statement', async () => {
+    const { add, end, statements } = aQueue();
+    void add('a', '1');
+    for (const [name, slot] of Object.entries({ 2: 'x', 3: 'y', 4: 'x', 5: 'z' }))
+      void add('a', { name, slot });
+    await end();
+    await end();
+    expect(statements).toEqual([['1'], ['2', '3'], ['4', '5']]);
+  });
+
+  it.each([
+    { what: 'requests', request: {}, count: 64 },
+    { what: 'rows', request: { rows: 300 }, count: 3 },
+    { what: 'bytes', request: { bytes: 400_000 }, count: 2 },
+    { what: 'bytes of the first', request: { bytes: 4_000_000 }, count: 1 },
+  ])('bounds a statement in $what', async ({ request, count }) => {
+    const { add, end, statements } = aQueue();
+    for (let n = 0; n < 100; n += 1) void add(`${n}`, { name: `${n}`, ...request });
+    await end();
+    expect(statements[2]).toHaveLength(count);
+    expect(statements[2]?.[0]).toBe('2');
+  });
+
+  it('gives a request beyond the bounds a statement of its own', async () => {
+    const { add, end, statements } = aQueue();
+    for (const name of ['1', '2']) void add(name, name);
+    void add('3', { name: '3', bytes: 4_000_000 });
+    void add('4', '4');
+    await end();
+    expect(statements[2]).toEqual(['3']);
+  });
+
+  it('takes no more than 16 requests of a thread into a statement', async () => {
+    const { add, end, statements } = aQueue();
+    for (let n = 0; n < 40; n += 1) void add('flood', `${n}`);
+    void add('other', 'mine');
+    expect(statements).toEqual([['0'], ['mine']]);
+    void add('third', 'third');
+    await end();
+    expect(statements[2]).toEqual(['third', ...Array.from({ length: 16 }, (_, n) => `${n + 1}`)]);
+  });
+
+  it('lets threads take turns', async () => {
+    const { add, end, statements } = aQueue({ slots: 1 }, false);
+    for (let n = 0; n < 100; n += 1) void add('flood', `flood ${n}`);
+    void add('other', 'mine');
+    await end();
+    await end();
+    expect(statements.map(([name]) => name)).toEqual(['flood 0', 'flood 1', 'mine']);
+  });
+
+  it('begins kinds in the order in which their requests came', async () => {
+    const order: string[] = [];
+    let end: () => void = () => undefined;
+    const queue = new RequestQueue({ slots: 1, max: 9, waitMs: A_WHILE_MS, merge: true, giveUp: () => null });
+    const kinds = ['put', 'get'].map((kind): Kind<string> => ({
+      run: ([name]) => {
+        order.push(`${kind} ${name ?? ''}`);
+        return new Promise((resolve) => (end = resolve));
+      },
+    }));
+    for (const [at, name] of [0, 1, 0, 1].entries())
+      void queue.add(kinds[name] as Kind<string>, `${at}`, `${at}`);
+    for (let n = 0; n < 4; n += 1) {
+      end();
+      await delay(0);
+    }
+    expect(order).toEqual(['put 0', 'get 1', 'put 2', 'get 3']);
+  });
+
+  it('fails a request alone, and stores the others', async () => {
+    const { add, end, statements } = aQueue();
+    void add('a', '1');
+    void add('b', '2');
+    const outcomes = ['3', '4', '5'].map((name) =>
+      add(name, name).then(
+        () => 'done',
+        (error: unknown) => (error as Error).message,
+      ),
+    );
+    await end();
+    await end();
+    await end(new Error('of the three'));
+    await end();
+    await end(new Error('of 4'));
+    await end();
+    expect(statements.slice(2)).toEqual([['3', '4', '5'], ['3'], ['4'], ['5']]);
+    expect(await Promise.all(outcomes)).toEqual(['done', 'of 4', 'done']);
+  });
+
+  it('fails all of them when that says nothing of one', async () => {
+    const { add, end, statements } = aQueue();
+    for (const name of ['1', '2']) void add(name, name);
+    const outcomes = Promise.allSettled(['3', '4'].map((name) => add(name, name)));
+    await end();
+    await end();
+    await end(new QueueFullError('no database'));
+    expect((await outcomes).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+    expect(statements).toHaveLength(3);
+  });
+
+  it('refuses more than may wait', async () => {
+    const { add, end } = aQueue({ slots: 1, max: 1 });
+    void add('a', '1');
+    void add('b', '2');
+    await expect(add('c', '3')).rejects.toThrow(QueueFullError);
+    await end();
+    void add('c', '3');
+  });
+
+  it('gives a request up that waited too long, and begins the next', async () => {
+    const { add, end, statements } = aQueue({ slots: 1, waitMs: 20 });
+    const first = add('a', '1');
+    await expect(add('b', '2')).rejects.toThrow('waited too long');
+    const third = add('b', '3');
+    await end();
+    await first;
+    expect(statements).toEqual([['1'], ['3']]);
+    await end();
+    await third;
+  });
+
+  it('waits on while giveUp has no reason', async () => {
+    let reason: Error | null = null;
+    const { add, statements } = aQueue({ slots: 1, waitMs: 5, giveUp: () => reason });
+    void add('a', '1');
+    const second = add('b', '2');
+    await expect(Promise.race([second, delay(50, 'waits')])).resolves.toBe('waits');
+    reason = new Error('enough');
+    await expect(second).rejects.toThrow('enough');
+    expect(statements).toEqual([['1']]);
+  });
+});

@@ -1,0 +1,203 @@
+import type { Type } from '@nestjs/common';
+import { IsOptional, IsString, Matches, ValidateNested } from 'class-validator';
+import fc from 'fast-check';
+import { CopyThreadRequest } from '../checkpoints/dto/copy-thread.dto.js';
+import { DeleteForRunsRequest } from '../checkpoints/dto/delete-for-runs.dto.js';
+import { DeltaChannelHistoryRequest } from '../checkpoints/dto/delta-channel-history.dto.js';
+import { GetTupleRequest } from '../checkpoints/dto/get-tuple.dto.js';
+import { ListRequest } from '../checkpoints/dto/list.dto.js';
+import { PruneRequest } from '../checkpoints/dto/prune.dto.js';
+import { PutWritesRequest } from '../checkpoints/dto/put-writes.dto.js';
+import { PutRequest } from '../checkpoints/dto/put.dto.js';
+import { compile } from './compiled-validation.js';
+import { parseExactJson } from './exact-json.js';
+import { validationPipe } from './validation.js';
+
+const id = fc.constantFrom(
+  '"a"',
+  '""',
+  '1',
+  '1.0',
+  '"\\u0000"',
+  '"\\ud800"',
+  'null',
+  'true',
+  '[]',
+  '{}',
+  `"${'k'.repeat(1400)}"`,
+);
+const blob = fc.constantFrom('"aGk="', '"aGk"', '"_-=="', '""', 'null', '1', '{}');
+const document = fc.constantFrom('{}', '{"a":1.0}', '[]', 'null', '"{}"', '1');
+const words = fc.constantFrom(
+  '[]',
+  '["blobs"]',
+  '["pending_writes","blobs"]',
+  '["other"]',
+  'null',
+  '"blobs"',
+  '[1]',
+  '[null]',
+);
+const number = fc.constantFrom(
+  '0',
+  '1',
+  '-1',
+  '1.0',
+  '1.5',
+  '1e3',
+  '1e400',
+  '2147483648',
+  '"1"',
+  'null',
+  '1001',
+);
+
+/** JSON of an object with some of the members; one that is absent, unknown, or of a wrong kind now and then. */
+function anObject(members: Record<string, fc.Arbitrary<string>>): fc.Arbitrary<string> {
+  return fc
+    .record(
+      Object.fromEntries(
+        Object.entries(members).map(([name, value]) => [
+          name,
+          fc.oneof({ weight: 9, arbitrary: value }, { weight: 1, arbitrary: fc.constant(null) }),
+        ]),
+      ),
+    )
+    .map((object) => {
+      const written = Object.entries(object).filter(([, value]) => value !== null);
+      return `{${written.map(([name, value]) => `"${name}":${String(value)},`).join('')}"unknown":1}`;
+    });
+}
+
+const anArray = (item: fc.Arbitrary<string>) =>
+  fc.oneof(
+    { weight: 9, arbitrary: fc.array(item, { maxLength: 3 }).map((items) => `[${items.join()}]`) },
+    { weight: 1, arbitrary: fc.constantFrom('null', '{}', '[null]', '["a"]', '[[]]', '1') },
+  );
+/** Mostly right, so that requests without a fault occur. */
+const mostly = (right: string, any: fc.Arbitrary<string>) =>
+  fc.oneof({ weight: 4, arbitrary: fc.constant(right) }, { weight: 1, arbitrary: any });
+
+const key = {
+  thread_id: mostly('"t"', id),
+  checkpoint_ns: mostly('""', id),
+  checkpoint_id: mostly('"c"', id),
+};
+const REQUESTS: { type: Type<object>; request: fc.Arbitrary<string> }[] = [
+  {
+    type: PutRequest,
+    request: anObject({
+      ...key,
+      parent_checkpoint_id: mostly('null', id),
+      checkpoint: mostly('{}', document),
+      metadata: mostly('{}', document),
+      blobs: anArray(
+        anObject({
+          channel: mostly('"c"', id),
+          version: mostly('1', id),
+          type: mostly('"t"', id),
+          blob: mostly('"aGk="', blob),
+        }),
+      ),
+    }),
+  },
+  {
+    type: PutWritesRequest,
+    request: anObject({
+      ...key,
+      upsert: mostly('true', id),
+      writes: anArray(
+        anObject({
+          task_id: mostly('"t"', id),
+          idx: mostly('0', number),
+          channel: mostly('"c"', id),
+          type: mostly('"t"', id),
+          blob: mostly('"aGk="', blob),
+          task_path: mostly('""', id),
+        }),
+      ),
+    }),
+  },
+  { type: GetTupleRequest, request: anObject({ ...key, include: words }) },
+  {
+    type: ListRequest,
+    request: anObject({
+      ...key,
+      before_checkpoint_id: mostly('null', id),
+      filter_metadata: mostly('{}', document),
+      limit: mostly('10', number),
+      cursor: mostly('null', fc.constantFrom('"WyJhIiwiYiIsImMiXQ"', '"x"', '1')),
+      include: words,
+    }),
+  },
+  {
+    type: CopyThreadRequest,
+    request: anObject({ source_thread_id: mostly('"s"', id), target_thread_id: mostly('"t"', id) }),
+  },
+  { type: DeleteForRunsRequest, request: anObject({ run_ids: anArray(id) }) },
+  {
+    type: PruneRequest,
+    request: anObject({ thread_ids: anArray(id), strategy: mostly('"keep_latest"', id) }),
+  },
+  { type: DeltaChannelHistoryRequest, request: anObject({ ...key, channels: anArray(id) }) },
+];
+
+/** The usual way keeps fields that no DTO has; nothing reads them. */
+function withoutUnknown(request: Record<string, unknown>): object {
+  delete request.unknown;
+  for (const value of Object.values(request)) {
+    if (Array.isArray(value)) for (const item of value) delete (item as { unknown?: unknown }).unknown;
+  }
+  return request;
+}
+
+describe('compile', () => {
+  const usual = validationPipe(false);
+
+  it.each(REQUESTS)('$type.name is made, or not, as class-validator has it', async ({ type, request }) => {
+    const make = compile(type);
+    let made = 0;
+    let refused = 0;
+    await fc.assert(
+      fc.asyncProperty(request, async (text) => {
+        const parsed = () =>
+          parseExactJson(text, {
+            exact: new Set(['checkpoint', 'metadata', 'filter_metadata']),
+            maxElements: 100,
+          });
+        const expected: unknown = await usual
+          .transform(parsed(), { type: 'body', metatype: type })
+          .catch(() => null);
+        const ours = make?.(parsed()) ?? null;
+        if (expected === null) {
+          refused += 1;
+          expect(ours).toBeNull();
+        } else {
+          made += 1;
+          expect(ours).toBeInstanceOf(type);
+          expect(ours).toEqual(withoutUnknown(expected as Record<string, unknown>));
+        }
+      }),
+      { numRuns: 400 },
+    );
+    expect(Math.min(made, refused)).toBeGreaterThan(20);
+  });
+
+  it('knows nothing of decorators that it does not compile', () => {
+    class Each {
+      @IsString({ each: true })
+      texts!: string[];
+    }
+    class Nested {
+      @ValidateNested()
+      each!: Each;
+    }
+    class Known {
+      @IsOptional()
+      @Matches(/^a/)
+      text?: string;
+    }
+    expect([Each, Nested].map(compile)).toEqual([null, null]);
+    expect(['ab', 'b', null].map((text) => compile(Known)?.({ text }) !== null)).toEqual([true, false, true]);
+  });
+});

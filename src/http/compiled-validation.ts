@@ -1,0 +1,130 @@
+import { type ArgumentMetadata, type Type as Class, ValidationPipe } from '@nestjs/common';
+import { Transform, Type } from 'class-transformer';
+import { getMetadataStorage, ValidationTypes } from 'class-validator';
+
+/**
+ * What class-transformer and class-validator do to a request costs some 50 µs; the same checks as plain calls cost less
+ * than one. So the decorators' metadata are compiled, once for each class, to a function that makes a DTO of a request
+ * without a fault. A request with a fault, or a class with a decorator that is not known here, goes the usual way, which
+ * also finds the words for the fault.
+ */
+export class CompiledValidationPipe extends ValidationPipe {
+  private readonly makers = new Map<unknown, Maker | null>();
+
+  override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
+    let maker = this.makers.get(metadata.metatype);
+    if (maker === undefined) {
+      maker = compile(metadata.metatype as Class<object>);
+      this.makers.set(metadata.metatype, maker);
+    }
+    return maker?.(value) ?? (await super.transform(value, metadata));
+  }
+}
+
+/** Makes a DTO of a parsed request, or null when it has a fault. */
+export type Maker = (value: unknown) => object | null;
+
+type Convert = (value: unknown) => unknown;
+type Check = (value: unknown, request: object) => boolean;
+
+interface Field {
+  name: string;
+  convert?: Convert;
+  items?: Maker;
+  applies?: Check;
+  checks: Check[];
+}
+
+const CONVERT = Symbol('convert');
+const ITEMS = Symbol('items');
+
+/** Converts the value as it came: class-transformer would copy the objects of `exact-json.ts`. */
+export function Converted(convert: Convert): PropertyDecorator {
+  return (target, property) => {
+    Reflect.defineMetadata(CONVERT, convert, target, property);
+    Transform(({ obj, key }: { obj: Record<string, unknown>; key: string }) => convert(obj[key]))(
+      target,
+      property,
+    );
+  };
+}
+
+/** The value is an array, and its objects are of that class. */
+export function Items(type: () => Class<object>): PropertyDecorator {
+  return (target, property) => {
+    Reflect.defineMetadata(ITEMS, type, target, property);
+    Type(type)(target, property);
+  };
+}
+
+/** null when the class has a decorator that is not known here. */
+export function compile(type: Class<object>): Maker | null {
+  const fields = fieldsOf(type);
+  if (fields === null) return null;
+  return (value) => {
+    if (!isPlain(value)) return null;
+    const request = new type() as Record<string, unknown>;
+    for (const { name, convert, items } of fields) {
+      const given = value[name];
+      if (given === undefined) continue;
+      const made =
+        items !== undefined && Array.isArray(given) ? itemsOf(given, items) : (convert?.(given) ?? given);
+      if (made === null && given !== null) return null;
+      request[name] = made;
+    }
+    for (const { name, applies, checks } of fields) {
+      const own = request[name];
+      if (applies !== undefined && !applies(own, request)) continue;
+      for (const check of checks) if (!check(own, request)) return null;
+    }
+    return request;
+  };
+}
+
+function itemsOf(given: unknown[], make: Maker): object[] | null {
+  const items: object[] = [];
+  for (const item of given) {
+    const made = make(item);
+    if (made === null) return null;
+    items.push(made);
+  }
+  return items;
+}
+
+function fieldsOf(type: Class<object>): Field[] | null {
+  const storage = getMetadataStorage();
+  const fields = new Map<string, Field>();
+  for (const metadata of storage.getTargetValidationMetadatas(type, '', false, false)) {
+    const { propertyName: name, constraints } = metadata;
+    const field = fields.get(name) ?? newField(type, name);
+    if (field === null) return null;
+    fields.set(name, field);
+    if (metadata.type === ValidationTypes.CONDITIONAL_VALIDATION) {
+      const condition = constraints[0] as (request: object, value: unknown) => boolean;
+      field.applies = (value, request) => condition(request, value);
+    } else if (metadata.type === ValidationTypes.CUSTOM_VALIDATION && !metadata.each) {
+      const [constraint] = storage.getTargetValidatorConstraints(metadata.constraintCls);
+      if (constraint === undefined || constraint.async) return null;
+      const validator = constraint.instance;
+      field.checks.push(
+        (value, object) =>
+          validator.validate(value, { value, constraints, targetName: type.name, object, property: name }) ===
+          true,
+      );
+    } else if (metadata.type !== ValidationTypes.NESTED_VALIDATION || field.items === undefined) return null;
+  }
+  return [...fields.values()];
+}
+
+function newField(type: Class<object>, name: string): Field | null {
+  const prototype = type.prototype as object;
+  const convert = Reflect.getMetadata(CONVERT, prototype, name) as Convert | undefined;
+  const itemType = Reflect.getMetadata(ITEMS, prototype, name) as (() => Class<object>) | undefined;
+  const items = itemType === undefined ? undefined : compile(itemType());
+  if (items === null) return null;
+  return { name, checks: [], ...(convert && { convert }), ...(items && { items }) };
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+}

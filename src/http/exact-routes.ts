@@ -1,0 +1,76 @@
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
+import type { NestApplicationOptions } from '@nestjs/common';
+import type { RequestHandler } from '@nestjs/common/internal';
+import { ExpressAdapter } from '@nestjs/platform-express';
+import { answer } from './answer.js';
+import { answerProblem } from './problem.filter.js';
+
+/** What passes a request on, as Express's middleware does. */
+export type Middleware = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  next: (error?: unknown) => void,
+) => void;
+
+/**
+ * Express, with a short way for the operations: a POST whose URL is exactly a route's goes through `middleware` to the
+ * handler that Nest registered for it, so guards, pipes, interceptors and filters run as ever. Express's own chain, some
+ * 120 µs of CPU a request, does not. Everything else, and with `fast` false everything, takes Express's way, on which the
+ * same middleware has to be registered.
+ *
+ * Answers are written by Node's own methods, since on the short way a response has no others.
+ */
+export class ExactRoutesAdapter extends ExpressAdapter {
+  private readonly routes = new Map<string, RequestHandler>();
+
+  constructor(
+    private readonly fast: boolean,
+    private readonly middleware: Middleware[],
+  ) {
+    super();
+  }
+
+  override post(...args: [RequestHandler] | [path: unknown, RequestHandler]): unknown {
+    const [path, handler] = args;
+    if (typeof path === 'string' && handler !== undefined) this.routes.set(path, handler);
+    return super.post(...(args as [unknown, RequestHandler]));
+  }
+
+  override initHttpServer(options: NestApplicationOptions): void {
+    super.initHttpServer(options);
+    if (!this.fast) return;
+    const server = this.getHttpServer() as Server;
+    const express = this.getInstance<RequestListener>();
+    server.removeListener('request', express);
+    server.on('request', (request, response) => {
+      const handler = request.method === 'POST' ? this.routes.get(request.url ?? '') : undefined;
+      if (handler === undefined) express(request, response);
+      else this.run(0, handler, request, response);
+    });
+  }
+
+  private run(at: number, handler: RequestHandler, request: IncomingMessage, response: ServerResponse): void {
+    const middleware = this.middleware[at];
+    if (middleware === undefined) {
+      void handler(request, response, () => undefined);
+      return;
+    }
+    middleware(request, response, (error) => {
+      if (error === undefined) this.run(at + 1, handler, request, response);
+      else answerProblem(error, response);
+    });
+  }
+
+  override reply(response: ServerResponse, body: unknown, status?: number): void {
+    if (status !== undefined) response.statusCode = status;
+    answer(response, body);
+  }
+
+  override status(response: ServerResponse, status: number): void {
+    response.statusCode = status;
+  }
+
+  override setHeader(response: ServerResponse, name: string, value: string): void {
+    response.setHeader(name, value);
+  }
+}
