@@ -34,10 +34,10 @@ module.exports = {
     ),
     layer(
       'repository',
-      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array)\\.ts$',
+      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|store\\.statement)\\.ts$',
       [
         DOMAIN,
-        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array)\\.ts$)',
+        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|store\\.statement)\\.ts$)',
         '^src/database/(database|request-queue)\\.ts$',
         nest('common'),
         'node_modules/typeorm/',
@@ -66,7 +66,7 @@ module.exports = {
         '^src/config/env\\.ts$',
         NODE,
         nest('(common|platform-express|swagger)'),
-        'node_modules/(express|class-transformer|class-validator|compression|pino|pino-http)/',
+        'node_modules/(express|class-transformer|class-validator|compression|pino)/',
       ],
       'The HTTP pipeline knows errors, not operations.',
     ),

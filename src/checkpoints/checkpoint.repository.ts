@@ -17,12 +17,15 @@ import type {
   HistoryWrite,
 } from './checkpoint.js';
 import { fromJsonb, toJsonb } from './jsonb-text.js';
-import { byteaArray, textArray } from './postgres-array.js';
+import { MERGE, type Store, StoreStatement } from './store.statement.js';
 import { tablesOf } from './tables.js';
 import { openChannels } from './thread.repository.js';
 
 /** jsonb: number out of range, text too long, nested too deeply; 22P05 and 22021: a character that text cannot hold. */
 const UNSTORABLE = new Set(['22003', '22P02', '22P05', '22021', '54000', '54001']);
+
+/** Of the many forms of a read, these are kept. */
+const MAX_SELECTS = 100;
 
 /** One row of a read: the checkpoints of the page, then what belongs to each, told apart by `kind`. */
 interface TupleRow {
@@ -51,38 +54,30 @@ interface HistoryRow {
   mark: string | null;
 }
 
-/** Writes of one request. */
-interface NewWrites {
-  key: CheckpointKey;
-  writes: PendingWrite[];
-}
-
 /** The SQL of single checkpoints. Each method is one statement, hence atomic and on one snapshot, and may be repeated. */
 @Injectable()
 export class CheckpointRepository {
   private readonly checkpoints: string;
   private readonly blobs: string;
   private readonly writes: string;
-  private readonly puts: Kind<NewCheckpoint> = {
-    run: (checkpoints) => this.upsertCheckpoints(checkpoints),
-    merge: {
-      // Checkpoints of one namespace may have blobs in common.
-      slotsOf: ({ key }) => [key.checkpointNs],
-      rowsOf: ({ blobs }) => 1 + blobs.length,
-      bytesOf: ({ checkpoint, metadata, blobs }) =>
-        blobs.reduce((sum, { blob }) => sum + (blob?.length ?? 0), checkpoint.length + metadata.length),
-    },
-  };
-  private readonly inserts = this.kindOfWrites('do nothing');
-  private readonly upserts = this.kindOfWrites(
-    'do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob',
-  );
+  private readonly stores: Kind<Store>;
+  /** The texts of `selectTuples`, by what differs between them. */
+  private readonly selects = new Map<string, string>();
 
   constructor(
     dataSource: DataSource,
     private readonly database: Database,
   ) {
-    ({ checkpoints: this.checkpoints, blobs: this.blobs, writes: this.writes } = tablesOf(dataSource));
+    const tables = tablesOf(dataSource);
+    ({ checkpoints: this.checkpoints, blobs: this.blobs, writes: this.writes } = tables);
+    const statement = new StoreStatement(tables);
+    this.stores = {
+      merge: MERGE,
+      run: async (stores) => {
+        const { sql, parameters } = statement.of(stores);
+        await this.database.send(sql, parameters);
+      },
+    };
   }
 
   /** The checkpoint with that id, or the latest of the namespace when `checkpointId` is null; null when there is none. */
@@ -123,17 +118,17 @@ export class CheckpointRepository {
 
   /** Stores the checkpoint and its blobs. Existing blobs are kept; an existing checkpoint keeps its parent. */
   async upsertCheckpoint(checkpoint: NewCheckpoint): Promise<void> {
-    await storable(this.database.merge(this.puts, checkpoint.key.threadId, checkpoint));
+    await storable(this.database.merge(this.stores, checkpoint.key.threadId, { checkpoint }));
   }
 
   /** Stores the writes, all or none; existing ones are kept. No (task, idx) may occur twice. */
   async insertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
-    await this.database.merge(this.inserts, key.threadId, { key, writes });
+    await this.database.merge(this.stores, key.threadId, { key, writes, onConflict: 'keep' });
   }
 
   /** Stores the writes, all or none; of existing ones channel, type and blob are replaced. No (task, idx) may occur twice. */
   async upsertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
-    await this.database.merge(this.upserts, key.threadId, { key, writes });
+    await this.database.merge(this.stores, key.threadId, { key, writes, onConflict: 'replace' });
   }
 
   /**
@@ -146,10 +141,13 @@ export class CheckpointRepository {
     checkpointId: string | null,
     channels: string[],
   ): Promise<Map<string, ChannelHistory>> {
+    const checkpoint = (id: string) =>
+      `select * from ${this.checkpoints} where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = ${id} limit 1`;
     const rows = await this.database.query<HistoryRow>(
       threadId,
       // `open` are the channels without a stored value so far, before and after each ancestor. union, not union all, so
-      // that a circle of parents ends. The walk goes by primary key, a row an ancestor, whatever the thread's length.
+      // that a circle of parents ends. The walk goes by primary key, a row an ancestor, whatever the thread's length: `limit`
+      // and `offset` keep it so, where Postgres, without statistics, would read the thread for each step.
       `with recursive target as (
          select parent_checkpoint_id
            from ${this.checkpoints}
@@ -161,13 +159,11 @@ export class CheckpointRepository {
          select c.checkpoint_id, c.parent_checkpoint_id, $3::text[] as open_before,
                 ${openChannels('$3::text[]', this.blobs)} as open
            from target
-           join ${this.checkpoints} c
-             on c.thread_id = $1 and c.checkpoint_ns = $2 and c.checkpoint_id = target.parent_checkpoint_id
+          cross join lateral (${checkpoint('target.parent_checkpoint_id')}) as c
           union
          select c.checkpoint_id, c.parent_checkpoint_id, chain.open, ${openChannels('chain.open', this.blobs)}
            from chain
-           join ${this.checkpoints} c
-             on c.thread_id = $1 and c.checkpoint_ns = $2 and c.checkpoint_id = chain.parent_checkpoint_id
+          cross join lateral (${checkpoint('chain.parent_checkpoint_id')}) as c
           where cardinality(chain.open) > 0
        ),
        ancestor as materialized (select row_number() over () as n, * from chain)
@@ -176,18 +172,21 @@ export class CheckpointRepository {
               (c.checkpoint -> 'channel_values' -> seeded.channel)::text as value, c.type as mark
          from ancestor a
         cross join lateral (select unnest(a.open_before) except select unnest(a.open)) as seeded (channel)
-         join ${this.checkpoints} c
-           on c.thread_id = $1 and c.checkpoint_ns = $2 and c.checkpoint_id = a.checkpoint_id
-         left join ${this.blobs} b
-           on b.thread_id = $1 and b.checkpoint_ns = $2 and b.channel = seeded.channel
-          and b.version = c.checkpoint -> 'channel_versions' ->> seeded.channel and b.type <> 'empty'
+        cross join lateral (${checkpoint('a.checkpoint_id')}) as c
+         left join lateral (select *
+                              from ${this.blobs}
+                             where thread_id = $1 and checkpoint_ns = $2 and channel = seeded.channel
+                               and version = c.checkpoint -> 'channel_versions' ->> seeded.channel and type <> 'empty'
+                             limit 1) as b on true
         union all
        (select 'write', w.channel, w.checkpoint_id, w.task_id, w.idx, w.type, encode(w.blob, 'base64'), w.task_path,
                null, null
           from ancestor a
-          join ${this.writes} w
-            on w.thread_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = a.checkpoint_id
-           and w.channel = any(a.open_before)
+         cross join lateral (select *
+                               from ${this.writes}
+                              where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = a.checkpoint_id
+                                and channel = any(a.open_before)
+                             offset 0) as w
          order by a.n desc, w.task_id collate "C", w.idx)`,
       [threadId, checkpointNs, channels, ...(checkpointId === null ? [] : [checkpointId])],
     );
@@ -200,90 +199,6 @@ export class CheckpointRepository {
       else history.writes.push(toHistoryWrite(row));
     }
     return histories;
-  }
-
-  private async upsertCheckpoints(checkpoints: NewCheckpoint[]): Promise<void> {
-    // In key order, and checkpoints before blobs, so that two statements lock the same rows in the same order. Here and not
-    // by `order by`, which would carry the blobs through Postgres's sort.
-    const rows = checkpoints
-      .toSorted((a, b) => compareKeys(a.key, b.key))
-      .map((row) => ({ ...row, ...jsonbOf(row) }));
-    const blobs = rows.flatMap(({ key, blobs: own }) =>
-      own
-        .toSorted((a, b) => compare(a.channel, b.channel) || compare(a.version, b.version))
-        .map((blob) => ({ key, ...blob })),
-    );
-    await this.database.send(
-      `with stored as (
-         insert into ${this.checkpoints}
-           (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
-         select thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, mark, checkpoint::jsonb, metadata::jsonb
-           from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-             as c (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, mark, checkpoint, metadata)
-             on conflict (thread_id, checkpoint_ns, checkpoint_id) do update
-            set type = excluded.type, checkpoint = excluded.checkpoint, metadata = excluded.metadata
-         returning 1
-       )
-       insert into ${this.blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
-       select b.*
-         from unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[])
-           as b (thread_id, checkpoint_ns, channel, version, type, blob)
-           -- Makes the checkpoints go first.
-        where (select count(*) from stored) > 0
-           -- Never true, but locks the row that is there: see ThreadRepository.deleteOrphanedBlobs.
-           on conflict (thread_id, checkpoint_ns, channel, version) do update set type = excluded.type where false`,
-      [
-        ...keyArrays(rows),
-        textArray(rows.map((row) => row.parentCheckpointId)),
-        textArray(rows.map((row) => row.mark)),
-        textArray(rows.map((row) => row.checkpoint)),
-        textArray(rows.map((row) => row.metadata)),
-        textArray(blobs.map((row) => row.key.threadId)),
-        textArray(blobs.map((row) => row.key.checkpointNs)),
-        textArray(blobs.map((row) => row.channel)),
-        textArray(blobs.map((row) => row.version)),
-        textArray(blobs.map((row) => row.type)),
-        byteaArray(blobs.map((row) => row.blob)),
-      ],
-    );
-  }
-
-  private kindOfWrites(onConflict: string): Kind<NewWrites> {
-    return {
-      run: (requests) => this.storeWrites(requests, onConflict),
-      merge: {
-        slotsOf: ({ key, writes }) =>
-          [...new Set(writes.map((write) => write.taskId))].map((taskId) =>
-            [key.checkpointNs, key.checkpointId, taskId].join('\0'),
-          ),
-        rowsOf: ({ writes }) => writes.length,
-        bytesOf: ({ writes }) => writes.reduce((sum, { blob }) => sum + blob.length, 0),
-      },
-    };
-  }
-
-  private async storeWrites(requests: NewWrites[], onConflict: string): Promise<void> {
-    // In key order, so that two statements lock the same rows in the same order.
-    const rows = requests
-      .flatMap(({ key, writes }) => writes.map((write) => ({ key, ...write })))
-      .sort((a, b) => compareKeys(a.key, b.key) || compare(a.taskId, b.taskId) || a.idx - b.idx);
-    await this.database.send(
-      `insert into ${this.writes}
-         (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, task_path, blob)
-       select w.*
-         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bytea[])
-           as w (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, task_path, blob)
-           on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) ${onConflict}`,
-      [
-        ...keyArrays(rows),
-        textArray(rows.map((row) => row.taskId)),
-        rows.map((row) => row.idx),
-        textArray(rows.map((row) => row.channel)),
-        textArray(rows.map((row) => row.type)),
-        textArray(rows.map((row) => row.taskPath)),
-        byteaArray(rows.map((row) => row.blob)),
-      ],
-    );
   }
 
   /**
@@ -327,28 +242,39 @@ export class CheckpointRepository {
       );
     }
 
+    const limits = [bind(limit + 1), bind(limit)];
+    const kind = [conditions.join(' and '), order.join(), parts.join()].join('; ');
+    let sql = this.selects.get(kind);
+    if (sql === undefined) {
+      sql = this.textOf(conditions, order, limits, parts);
+      if (this.selects.size < MAX_SELECTS) this.selects.set(kind, sql);
+    }
+    return { sql, parameters };
+  }
+
+  private textOf(conditions: string[], order: string[], limits: string[], parts: TuplePart[]): string {
     // One row more than asked for tells whether rows were left out.
-    const sql = `
+    return `
       with page as materialized (
         select (row_number() over ())::int as n, found.*
           from (select thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
                   from ${this.checkpoints}
                  where ${conditions.length > 0 ? conditions.join(' and ') : 'true'}
                  ${order.length > 0 ? `order by ${order.map((column) => `${column} desc`).join(', ')}` : ''}
-                 limit ${bind(limit + 1)}) as found
+                 limit ${limits[0]}) as found
       ),
-      wanted as (select * from page where n <= ${bind(limit)})
+      wanted as (select * from page where n <= ${limits[1]})
       select n, 'checkpoint' as kind, thread_id as a, checkpoint_ns as b, checkpoint_id as c,
              parent_checkpoint_id as d, type as e, checkpoint::text as f, metadata::text as g
         from page
       ${parts.map((part) => `union all (${this.selectPart(part)})`).join('\n')}`;
-    return { sql, parameters };
   }
 
   private selectPart(part: TuplePart): string {
     switch (part) {
       case 'blobs':
-        // Whatever else a client stored as channel_versions, the checkpoint can be read.
+        // Whatever else a client stored as channel_versions, the checkpoint can be read. `limit` and `offset` make
+        // what follows look-ups by key; without statistics Postgres would read the whole thread to join it.
         return `
           select n, 'blobs', b.channel, b.version, b.type, encode(b.blob, 'base64'), null, null, null
             from wanted as page
@@ -356,26 +282,32 @@ export class CheckpointRepository {
                    case jsonb_typeof(checkpoint -> 'channel_versions')
                      when 'object' then checkpoint -> 'channel_versions'
                    end) as v
-            join ${this.blobs} b
-              on b.thread_id = page.thread_id and b.checkpoint_ns = page.checkpoint_ns
-             and b.channel = v.key and b.version = v.value`;
+           cross join lateral (select *
+                                 from ${this.blobs} b
+                                where b.thread_id = page.thread_id and b.checkpoint_ns = page.checkpoint_ns
+                                  and b.channel = v.key and b.version = v.value
+                                limit 1) as b`;
       case 'pending_writes':
         return `
           select n, 'pending_writes', w.task_id, w.idx::text, w.channel, w.type,
                  encode(w.blob, 'base64'), w.task_path, null
             from wanted as page
-            join ${this.writes} w
-              on w.thread_id = page.thread_id and w.checkpoint_ns = page.checkpoint_ns
-             and w.checkpoint_id = page.checkpoint_id
+           cross join lateral (select *
+                                 from ${this.writes} w
+                                where w.thread_id = page.thread_id and w.checkpoint_ns = page.checkpoint_ns
+                                  and w.checkpoint_id = page.checkpoint_id
+                               offset 0) as w
            order by n, w.task_id collate "C", w.idx`;
       case 'pending_sends':
         return `
           select n, 'pending_sends', w.task_id, w.idx::text, w.channel, w.type,
                  encode(w.blob, 'base64'), w.task_path, null
             from wanted as page
-            join ${this.writes} w
-              on w.thread_id = page.thread_id and w.checkpoint_ns = page.checkpoint_ns
-             and w.checkpoint_id = page.parent_checkpoint_id and w.channel = '__pregel_tasks'
+           cross join lateral (select *
+                                 from ${this.writes} w
+                                where w.thread_id = page.thread_id and w.checkpoint_ns = page.checkpoint_ns
+                                  and w.checkpoint_id = page.parent_checkpoint_id and w.channel = '__pregel_tasks'
+                               offset 0) as w
            order by n, w.task_path collate "C", w.task_id collate "C", w.idx`;
     }
   }
@@ -392,19 +324,6 @@ async function storable<T>(statement: Promise<T>): Promise<T> {
       { cause: error },
     );
   }
-}
-
-function jsonbOf({ checkpoint, metadata }: NewCheckpoint) {
-  const { mark, texts } = toJsonb(checkpoint, metadata);
-  return { mark, checkpoint: texts[0], metadata: texts[1] };
-}
-
-function keyArrays(rows: { key: CheckpointKey }[]): Buffer[] {
-  return [
-    textArray(rows.map(({ key }) => key.threadId)),
-    textArray(rows.map(({ key }) => key.checkpointNs)),
-    textArray(rows.map(({ key }) => key.checkpointId)),
-  ];
 }
 
 /** Puts the rows of `selectTuples` together. */
@@ -459,17 +378,4 @@ function toHistoryWrite(row: HistoryRow): HistoryWrite {
 /** Postgres breaks Base64 into lines of 76 characters. */
 function oneLine(base64: string): string {
   return base64.replaceAll('\n', '');
-}
-
-function compareKeys(a: CheckpointKey, b: CheckpointKey): number {
-  return (
-    compare(a.threadId, b.threadId) ||
-    compare(a.checkpointNs, b.checkpointNs) ||
-    compare(a.checkpointId, b.checkpointId)
-  );
-}
-
-/** Any total order does, as long as it is the same in every instance. */
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }

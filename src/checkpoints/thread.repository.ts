@@ -104,9 +104,11 @@ export class ThreadRepository {
            select c.thread_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id,
                   ${openChannels('chain.open', blobs)}
              from chain
-             join ${checkpoints} c
-               on c.thread_id = chain.thread_id and c.checkpoint_ns = chain.checkpoint_ns
-              and c.checkpoint_id = chain.parent_checkpoint_id
+            cross join lateral (select *
+                                  from ${checkpoints} p
+                                 where p.thread_id = chain.thread_id and p.checkpoint_ns = chain.checkpoint_ns
+                                   and p.checkpoint_id = chain.parent_checkpoint_id
+                                 limit 1) as c
             where cardinality(chain.open) > 0
          ),
          kept as materialized (
@@ -236,10 +238,11 @@ export function openChannels(channels: string, blobs: string): string {
     select wanted.channel
       from unnest(${channels}) as wanted (channel)
      where coalesce(jsonb_typeof(c.checkpoint -> 'channel_values' -> wanted.channel), 'null') = 'null'
-       and not exists (select 1
-                         from ${blobs} b
-                        where b.thread_id = c.thread_id and b.checkpoint_ns = c.checkpoint_ns
-                          and b.channel = wanted.channel
-                          and b.version = c.checkpoint -> 'channel_versions' ->> wanted.channel
-                          and b.type <> 'empty'))`;
+       -- Not as a join, which may read all blobs of the thread: a look-up.
+       and (select b.type <> 'empty'
+              from ${blobs} b
+             where b.thread_id = c.thread_id and b.checkpoint_ns = c.checkpoint_ns
+               and b.channel = wanted.channel
+               and b.version = c.checkpoint -> 'channel_versions' ->> wanted.channel
+             limit 1) is not true)`;
 }

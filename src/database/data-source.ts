@@ -5,12 +5,17 @@ import { CheckpointWriteEntity } from '../checkpoints/entities/checkpoint-write.
 import { CheckpointEntity } from '../checkpoints/entities/checkpoint.entity.js';
 import { AdoptCheckpointTables1764000000000 } from './migrations/1764000000000-adopt-checkpoint-tables.js';
 import { AddIndexes1764000000001 } from './migrations/1764000000001-add-indexes.js';
+import { AddThreadOrderIndex1764000000003 } from './migrations/1764000000003-add-thread-order-index.js';
 
 /** TypeORM's own table, under a name that no other program's can meet. */
 export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
 
 /** Append only: released migrations are never edited. */
-const MIGRATIONS = [AdoptCheckpointTables1764000000000, AddIndexes1764000000001];
+const MIGRATIONS = [
+  AdoptCheckpointTables1764000000000,
+  AddIndexes1764000000001,
+  AddThreadOrderIndex1764000000003,
+];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */
 export const MIGRATION_NAMES = MIGRATIONS.map((migration) => migration.name);

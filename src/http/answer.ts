@@ -23,7 +23,7 @@ export function answer(response: ServerResponse, body: unknown): void {
     response.setHeader('Content-Type', 'application/json; charset=utf-8');
   }
   const text = typeof body === 'string' ? body : JSON.stringify(body);
-  if (text.length < COMPRESSION_MIN_BYTES) response.end(text);
+  if (text.length < COMPRESSION_MIN_BYTES || !response.req.headers['accept-encoding']) response.end(text);
   else {
     // Its middleware, put to work once the answer is there: the short ones need not pass through it.
     compress(response.req as Request, response as Response, () => response.end(text));

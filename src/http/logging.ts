@@ -1,8 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { LoggerService } from '@nestjs/common';
 import { type Logger, pino, stdTimeFunctions } from 'pino';
-import { pinoHttp } from 'pino-http';
+import type { Middleware } from './exact-routes.js';
+
+declare module 'node:http' {
+  interface ServerResponse {
+    /** Why the answer is a 5xx, for the log. */
+    err?: Error;
+  }
+}
 
 /** Printable ASCII without spaces, so that a caller cannot forge lines of a log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
@@ -24,29 +30,29 @@ export function createLogger(level: string): Logger {
 
 /**
  * Gives each request its id, from `x-request-id` or new, returns it, and logs one line when it is answered: method, path,
- * status and time, never a payload.
+ * status and time, never a payload. `pino-http` does the same at some 20 µs a request, also when nothing is logged.
  */
-export function requestLog(logger: Logger) {
-  return pinoHttp({
-    logger,
-    genReqId: (request, response) => {
-      const given = request.headers['x-request-id'];
-      const id = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
-      response.setHeader('x-request-id', id);
-      return id;
-    },
-    customLogLevel: (_request, response) =>
-      response.statusCode >= 500 ? 'error' : response.statusCode >= 400 ? 'warn' : 'debug',
-    serializers: {
-      ...serializers,
-      req: ({ id, method, url }: { id: string; method: string; url: string }) => ({
-        id,
-        method,
-        url: url.split('?')[0],
-      }),
-      res: ({ statusCode }: { statusCode: number }) => ({ statusCode }),
-    },
-  }) as (request: IncomingMessage, response: ServerResponse, next: () => void) => void;
+export function requestLog(logger: Logger): Middleware {
+  return (request, response, next) => {
+    const given = request.headers['x-request-id'];
+    const id = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+    response.setHeader('x-request-id', id);
+    const began = performance.now();
+    response.once('close', () => {
+      const { statusCode, err } = response;
+      const level = statusCode >= 500 ? 'error' : statusCode >= 400 ? 'warn' : 'debug';
+      if (!logger.isLevelEnabled(level)) return;
+      const { method, url } = request;
+      const line = {
+        req: { id, method, url: url?.split('?')[0] },
+        res: { statusCode },
+        responseTime: Math.round(performance.now() - began),
+        ...(err && { err }),
+      };
+      logger[level](line, response.writableFinished ? 'request completed' : 'request aborted');
+    });
+    next();
+  };
 }
 
 /** Nest's own lines, through the same logger. */

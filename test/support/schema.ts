@@ -51,13 +51,15 @@ export const SAVERS_INDEXES: Record<string, string> = {
 /** … and after the migrations. */
 export const INDEXES: Record<string, string> = {
   ...SAVERS_INDEXES,
+  checkpoints_thread_order_idx: '(thread_id, checkpoint_id, checkpoint_ns)',
   checkpoints_run_id_idx:
     "(hashtextextended((metadata ->> 'run_id'::text), (0)::bigint)) WHERE ((metadata ->> 'run_id'::text) IS NOT NULL)",
 };
 
-/** What an adopted database has beside them, since its own collation cannot order ids by their bytes. */
+/** What an adopted database has beside or in place of them, since its own collation cannot order ids by their bytes. */
 export const BYTE_ORDER_INDEX = {
   checkpoints_byte_order_idx: '(thread_id, checkpoint_ns, checkpoint_id COLLATE "C")',
+  checkpoints_thread_order_idx: '(thread_id, checkpoint_id COLLATE "C", checkpoint_ns COLLATE "C")',
 };
 
 export async function columnsOf(sql: Sql, schema = 'public'): Promise<Record<string, string[]>> {

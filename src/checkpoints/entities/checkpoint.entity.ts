@@ -4,6 +4,7 @@ const PKEY = { collation: 'C', primaryKeyConstraintName: 'checkpoints_pkey' };
 
 @Entity('checkpoints')
 @Index('checkpoints_thread_id_idx', ['threadId'])
+@Index('checkpoints_thread_order_idx', ['threadId', 'checkpointId', 'checkpointNs'])
 export class CheckpointEntity {
   @PrimaryColumn('text', { name: 'thread_id', ...PKEY })
   threadId!: string;

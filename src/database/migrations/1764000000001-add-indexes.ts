@@ -56,7 +56,12 @@ async function hasByteOrder(runner: QueryRunner): Promise<boolean> {
 }
 
 /** A concurrent build that was interrupted leaves an invalid index, which `if not exists` would take for done. */
-async function createIndex(runner: QueryRunner, name: string, table: string, columns: string): Promise<void> {
+export async function createIndex(
+  runner: QueryRunner,
+  name: string,
+  table: string,
+  columns: string,
+): Promise<void> {
   const schema = schemaOf(runner);
   const invalid = (await runner.query(
     `select 1 from pg_index where indexrelid = to_regclass($1) and not indisvalid`,
