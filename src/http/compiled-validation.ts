@@ -17,7 +17,11 @@ export class CompiledValidationPipe extends ValidationPipe {
       maker = compile(metadata.metatype as Class<object>);
       this.makers.set(metadata.metatype, maker);
     }
-    return maker?.(value) ?? (await super.transform(value, metadata));
+    const made = maker?.(value);
+    if (made == null) return super.transform(value, metadata);
+    // The request keeps its body until it is answered: of a blob that would be the Base64 beside the bytes.
+    for (const name of Object.keys(value as object)) Reflect.deleteProperty(value as object, name);
+    return made;
   }
 }
 

@@ -40,6 +40,9 @@ export interface ExactJsonOptions {
 /** A request is an object with arrays of objects of scalars; whatever lies deeper belongs to no field, and stays text. */
 const MAX_DEPTH = 3;
 
+/** Characters of a text from which on it matters how long it is kept. */
+const LARGE = 256 * 1024;
+
 const SPACE = /[ \t\n\r]*/y;
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 /** The characters that JSON forbids inside a string, and the one that begins an escape. */
@@ -145,7 +148,7 @@ class ExactJsonParser {
       open += match[0] === '{' || match[0] === '[' ? 1 : -1;
       this.at += 1;
     } while (open > 0);
-    const text = this.text.slice(start, this.at);
+    const text = this.detached(this.text.slice(start, this.at));
     this.check(text, start);
     return new JsonText(text);
   }
@@ -157,7 +160,13 @@ class ExactJsonParser {
     const inside = this.text.slice(start + 1, end);
     return NEEDS_DECODING.test(inside)
       ? (this.check(this.text.slice(start, this.at), start) as string)
-      : inside;
+      : this.detached(inside);
+  }
+
+  /** A slice keeps the text alive that it is of; of a large one only slices that are most of it may. */
+  private detached(slice: string): string {
+    if (this.text.length < LARGE || slice.length > this.text.length / 4) return slice;
+    return Buffer.from(slice).toString();
   }
 
   /** The index of the quote that ends the string starting at the current position. */

@@ -74,7 +74,9 @@ function collect(
     received = sum;
   };
   const end = () => {
-    done(undefined, bytes.subarray(0, received));
+    const whole = bytes.subarray(0, received);
+    bytes = whole.subarray(0, 0); // the request would keep it, with its listeners, until it is answered
+    done(undefined, whole);
   };
   request.on('data', take).once('end', end);
 }
