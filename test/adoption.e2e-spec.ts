@@ -9,6 +9,7 @@ import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, base64 } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import { ask, decode, listBySaver, resume } from './support/graph.js';
+import { until } from './support/process.js';
 import {
   asPythonTuple,
   PYTHON_REQUESTS,
@@ -26,6 +27,7 @@ import {
   indexesOf,
   relationsOf,
   rowsOf,
+  storageOf,
   TABLES,
   versionsOf,
 } from './support/schema.js';
@@ -302,6 +304,132 @@ describe('a database of the Python PostgresSaver', () => {
       expect(await indexesOf(database.sql)).toEqual({ ...INDEXES, ...BYTE_ORDER_INDEX });
     },
   );
+});
+
+describe('the storage of blobs', () => {
+  const MIGRATION = 'SetBlobStorage1764000000002';
+  const DEFAULT = { compression: '', options: null };
+  const DEFAULTS = { checkpoint_blobs: DEFAULT, checkpoint_writes: DEFAULT };
+  /** Three thousand bytes of prose: too many for a row by Postgres's default, few enough for half a page. */
+  const PROSE = 'An agent stores a checkpoint after every step. '.repeat(64).slice(0, 3000);
+
+  async function hasLz4({ sql }: TestDatabase): Promise<boolean> {
+    const [row] = await sql<{ lz4: boolean }>(
+      "select 'lz4' = any(enumvals) as lz4 from pg_settings where name = 'default_toast_compression'",
+    );
+    return row!.lz4;
+  }
+
+  /** What the migration sets on this server. */
+  async function expected(database: TestDatabase): Promise<typeof DEFAULTS | object> {
+    const lz4 = { compression: 'l', options: null };
+    const inHalfPages = { compression: '', options: ['toast_tuple_target=4080'] };
+    return (await hasLz4(database))
+      ? { checkpoint_blobs: lz4, checkpoint_writes: lz4 }
+      : { checkpoint_blobs: inHalfPages, checkpoint_writes: DEFAULT };
+  }
+
+  /** One checkpoint as the JavaScript saver stores it, with two blobs and a write that are large. */
+  async function storeBySaver(saver: PostgresSaver, checkpointId: string): Promise<void> {
+    const versions = { short: 1, long: 1 };
+    const config = await saver.put(
+      { configurable: { thread_id: checkpointId, checkpoint_ns: '' } },
+      {
+        ...{ v: 4, id: checkpointId, ts: '2026-01-01T00:00:00Z', versions_seen: {} },
+        channel_values: { short: PROSE, long: PROSE.repeat(100) },
+        channel_versions: versions,
+      },
+      { source: 'loop', step: 1, parents: {} },
+      versions,
+    );
+    await saver.putWrites(config, [['long', PROSE.repeat(100)]], 'task-1');
+  }
+
+  /** By which method each blob is compressed, null when it is not. */
+  async function compressionOf({ sql }: TestDatabase, threadId: string): Promise<(string | null)[]> {
+    const rows = await sql<{ method: string | null }>(
+      `select pg_column_compression(blob) as method from checkpoint_blobs where thread_id = $1 order by channel desc`,
+      [threadId],
+    );
+    return rows.map(({ method }) => method);
+  }
+
+  it.each(['new', 'adopted'])('is set on %s tables, and taken back', async (kind) => {
+    const database = await aDatabase();
+    if (kind === 'adopted') await pythonSetup(database.sql);
+    await migrated(database);
+    expect(await storageOf(database.sql)).toEqual(await expected(database));
+
+    expect(await reverted(database)).toBe(MIGRATION);
+    expect(await storageOf(database.sql)).toEqual(DEFAULTS);
+    expect(await migrated(database)).toEqual([MIGRATION]);
+    expect(await storageOf(database.sql)).toEqual(await expected(database));
+  });
+
+  it('concerns new rows alone, and the saver and the service read both kinds', async () => {
+    const database = await aDatabase();
+    const saver = aSaver(database);
+    await saver.setup();
+    await storeBySaver(saver, 'before');
+    const before = await rowsOf(database.sql);
+    await migrated(database);
+    expect(await rowsOf(database.sql, before)).toEqual(before);
+    await storeBySaver(saver, 'after');
+    expect(await compressionOf(database, 'before')).toEqual(['pglz', 'pglz']);
+    expect(await compressionOf(database, 'after')).toEqual(
+      (await hasLz4(database)) ? ['lz4', 'lz4'] : [null, 'pglz'],
+    );
+
+    const app = await aService(database);
+    for (const thread of ['before', 'after']) {
+      const { json } = await app.post('get-tuple', { thread_id: thread });
+      const known = await saver.getTuple({ configurable: { thread_id: thread } });
+      expect(known!.checkpoint.channel_values).toEqual({ short: PROSE, long: PROSE.repeat(100) });
+      expect(known!.pendingWrites).toEqual([['task-1', 'long', PROSE.repeat(100)]]);
+      expect(await decode(saver, json)).toEqual(known);
+    }
+  });
+
+  it('stays as somebody else has set it', async () => {
+    const database = await aDatabase();
+    await pythonSetup(database.sql);
+    await database.sql('alter table checkpoint_blobs alter column blob set compression pglz');
+    await database.sql('alter table checkpoint_blobs set (toast_tuple_target = 2048)');
+    const theirs = { compression: 'p', options: ['toast_tuple_target=2048'] };
+    await migrated(database);
+    expect(await storageOf(database.sql)).toMatchObject({ checkpoint_blobs: theirs });
+    await reverted(database);
+    expect(await storageOf(database.sql)).toMatchObject({ checkpoint_blobs: theirs });
+  });
+
+  it('is set without a lock when it is as it should be', async () => {
+    const database = await aDatabase({ like: 'template' });
+    await database.sql(`delete from ${MIGRATIONS_TABLE} where name = $1`, [MIGRATION]);
+    await database.sql('begin');
+    await database.sql('lock table checkpoint_blobs, checkpoint_writes');
+    expect(await migrated(database)).toEqual([MIGRATION]);
+    await database.sql('rollback');
+  });
+
+  it('is set on a table in use by short attempts, between which others get through', async () => {
+    const database = await aDatabase({ like: 'template' });
+    await reverted(database);
+    const isWaiting = async () => {
+      const waiting = await database.sql(
+        `select 1 from pg_locks where not granted and relation = 'checkpoint_blobs'::regclass`,
+      );
+      return waiting.length > 0;
+    };
+    await database.sql('begin');
+    await database.sql('lock table checkpoint_blobs in share update exclusive mode');
+    const migrating = migrated(database);
+    await until('the migration waits', isWaiting);
+    await until('it gives way', async () => !(await isWaiting()));
+    await until('it tries again', isWaiting);
+    await database.sql('commit');
+    expect(await migrating).toEqual([MIGRATION]);
+    expect(await storageOf(database.sql)).toEqual(await expected(database));
+  });
 });
 
 describe('ids in byte order, where the locale orders them otherwise', () => {

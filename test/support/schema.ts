@@ -94,6 +94,20 @@ export async function indexesOf(sql: Sql, schema = 'public'): Promise<Record<str
   );
 }
 
+/** How the tables keep new blobs: '' is the server's default compression, l is lz4. */
+export async function storageOf(
+  sql: Sql,
+): Promise<Record<string, { compression: string; options: string[] | null }>> {
+  const rows = await sql<{ name: string; compression: string; options: string[] | null }>(
+    `select c.relname as name, a.attcompression as compression, c.reloptions as options
+       from pg_class c
+       join pg_attribute a on a.attrelid = c.oid and a.attname = 'blob'
+      where c.relnamespace = 'public'::regnamespace and c.relname = any($1)`,
+    [TABLES],
+  );
+  return Object.fromEntries(rows.map(({ name, ...storage }) => [name, storage]));
+}
+
 /** The versions that the savers' own migrations find. */
 export async function versionsOf(sql: Sql, schema = 'public'): Promise<number[]> {
   const rows = await sql<{ v: number }>(`select v from "${schema}".checkpoint_migrations order by v`);
