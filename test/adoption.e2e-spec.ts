@@ -307,7 +307,7 @@ describe('a database of the Python PostgresSaver', () => {
 });
 
 describe('the storage of blobs', () => {
-  const MIGRATION = 'SetBlobStorage1764000000002';
+  const MIGRATION = 'SetBlobStorage1764000000003';
   const DEFAULT = { compression: '', options: null };
   const DEFAULTS = { checkpoint_blobs: DEFAULT, checkpoint_writes: DEFAULT };
   /** Three thousand bytes of prose: too many for a row by Postgres's default, few enough for half a page. */

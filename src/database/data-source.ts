@@ -5,8 +5,8 @@ import { CheckpointWriteEntity } from '../checkpoints/entities/checkpoint-write.
 import { CheckpointEntity } from '../checkpoints/entities/checkpoint.entity.js';
 import { AdoptCheckpointTables1764000000000 } from './migrations/1764000000000-adopt-checkpoint-tables.js';
 import { AddIndexes1764000000001 } from './migrations/1764000000001-add-indexes.js';
-import { AddThreadOrderIndex1764000000003 } from './migrations/1764000000003-add-thread-order-index.js';
-import { SetBlobStorage1764000000002 } from './migrations/1764000000002-set-blob-storage.js';
+import { AddThreadOrderIndex1764000000002 } from './migrations/1764000000002-add-thread-order-index.js';
+import { SetBlobStorage1764000000003 } from './migrations/1764000000003-set-blob-storage.js';
 
 /** TypeORM's own table, under a name that no other program's can meet. */
 export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
@@ -15,8 +15,8 @@ export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
 const MIGRATIONS = [
   AdoptCheckpointTables1764000000000,
   AddIndexes1764000000001,
-  SetBlobStorage1764000000002,
-  AddThreadOrderIndex1764000000003,
+  AddThreadOrderIndex1764000000002,
+  SetBlobStorage1764000000003,
 ];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */

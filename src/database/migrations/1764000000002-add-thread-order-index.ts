@@ -6,7 +6,7 @@ import { createIndex } from './1764000000001-add-indexes.js';
  * For a list of a thread without a namespace: its newest checkpoints are found by their order, not by sorting the thread.
  * Subgraphs have a namespace each, so the primary key, which has them in front, is of no help.
  */
-export class AddThreadOrderIndex1764000000003 implements MigrationInterface {
+export class AddThreadOrderIndex1764000000002 implements MigrationInterface {
   readonly transaction = false;
 
   async up(runner: QueryRunner): Promise<void> {

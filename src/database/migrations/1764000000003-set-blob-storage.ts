@@ -28,7 +28,7 @@ const LOCK_NOT_AVAILABLE = '55P03';
  * Not both: lz4 would leave 2 KB alone, for up to 1.8 times the bytes. Not 8160: the same up to 4 KB, and above, where a
  * row takes a page, 8,417 bytes instead of 2,910 for 4.6 KB of prose.
  */
-export class SetBlobStorage1764000000002 implements MigrationInterface {
+export class SetBlobStorage1764000000003 implements MigrationInterface {
   /** So that no table stays locked while another one is waited for; each step is repeatable. */
   readonly transaction = false;
 
