@@ -105,6 +105,8 @@ const REQUESTS: { name: string; operation: string; body: object }[] = [
     operation: 'list',
     body: { thread_id: 'nested', checkpoint_ns: '', limit: 2 },
   },
+  { name: 'list of 20', operation: 'list', body: { thread_id: 'long', checkpoint_ns: '', limit: 20 } },
+  { name: 'list of 20 in all namespaces', operation: 'list', body: { thread_id: 'long', limit: 20 } },
   { name: 'list of subgraphs', operation: 'list', body: { thread_id: 'nested', limit: 2 } },
   {
     name: 'delta-channel-history',

@@ -242,18 +242,18 @@ export class CheckpointRepository {
       );
     }
 
-    const limits = [bind(limit + 1), bind(limit)];
-    const kind = [conditions.join(' and '), order.join(), parts.join()].join('; ');
+    const kind = [conditions.join(' and '), order.join(), limit, parts.join()].join('; ');
     let sql = this.selects.get(kind);
     if (sql === undefined) {
-      sql = this.textOf(conditions, order, limits, parts);
+      sql = this.textOf(conditions, order, limit, parts);
       if (this.selects.size < MAX_SELECTS) this.selects.set(kind, sql);
     }
     return { sql, parameters };
   }
 
-  private textOf(conditions: string[], order: string[], limits: string[], parts: TuplePart[]): string {
-    // One row more than asked for tells whether rows were left out.
+  private textOf(conditions: string[], order: string[], limit: number, parts: TuplePart[]): string {
+    // One row more than asked for tells whether rows were left out. The limit is part of the text: of a parameter Postgres
+    // expects a tenth of the rows, never keeps such a plan, and plans anew for each request, for as long as it reads.
     return `
       with page as materialized (
         select (row_number() over ())::int as n, found.*
@@ -261,9 +261,9 @@ export class CheckpointRepository {
                   from ${this.checkpoints}
                  where ${conditions.length > 0 ? conditions.join(' and ') : 'true'}
                  ${order.length > 0 ? `order by ${order.map((column) => `${column} desc`).join(', ')}` : ''}
-                 limit ${limits[0]}) as found
+                 limit ${limit + 1}) as found
       ),
-      wanted as (select * from page where n <= ${limits[1]})
+      wanted as (select * from page where n <= ${limit})
       select n, 'checkpoint' as kind, thread_id as a, checkpoint_ns as b, checkpoint_id as c,
              parent_checkpoint_id as d, type as e, checkpoint::text as f, metadata::text as g
         from page
