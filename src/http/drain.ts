@@ -7,11 +7,10 @@ const LINGER_MS = 250;
 const CLOSE_IDLE_MS = 20;
 
 /**
- * Watches the requests of a server, and returns what ends it without losing one. For `delayMs` all goes on, so that load
- * balancers move away; then the port is closed, what comes on open connections is answered, each answer being the last
- * one on its connection, and idle ones are closed.
+ * Watches the requests of a server, and returns what ends it without losing one: the port is closed, what comes on open
+ * connections is answered, each answer being the last one on its connection, and idle ones are closed.
  */
-export function drainable(server: Server): (delayMs: number) => Promise<void> {
+export function drainable(server: Server): () => Promise<void> {
   const open = new Map<Socket, Set<ServerResponse>>();
   let closing = false;
   const sayLast = (response: ServerResponse) => {
@@ -27,23 +26,17 @@ export function drainable(server: Server): (delayMs: number) => Promise<void> {
     response.once('close', () => responses?.delete(response));
     if (closing) sayLast(response);
   });
-  return async (delayMs) => {
-    await delay(delayMs);
+  return async () => {
     closing = true;
     for (const responses of open.values()) responses.forEach(sayLast);
-    // Not http.Server's own close, which resets idle connections at once, and with them requests on their way.
-    const closed = new Promise<void>((resolve) => {
-      net.Server.prototype.close.call(server, () => {
-        resolve();
-      });
-    });
-    await Promise.race([closed, delay(LINGER_MS)]);
-    const closeIdle = () => {
+    // Not http.Server's own close, which resets idle connections at once, and with them requests on their way. Nor its
+    // callback: a worker's server has no port, so it would not wait for connections.
+    net.Server.prototype.close.call(server);
+    const lingered = Date.now() + LINGER_MS;
+    while (open.size > 0) {
+      await delay(CLOSE_IDLE_MS);
+      if (Date.now() < lingered) continue;
       for (const [socket, responses] of open) if (responses.size === 0) socket.destroy();
-    };
-    const timer = setInterval(closeIdle, CLOSE_IDLE_MS);
-    closeIdle();
-    await closed;
-    clearInterval(timer);
+    }
   };
 }
