@@ -1,6 +1,7 @@
 import 'reflect-metadata';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { STOP_SIGNALS, Workers } from './cluster.js';
 import { SettingsError, settingsFromEnvironment, type Settings } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
 import { migrate } from './database/migrate.js';
@@ -16,15 +17,29 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
       const ran = await migrate(settings, database.url);
       logger.info(ran.length > 0 ? `migrated: ${ran.join(', ')}` : 'the schema is up to date');
     }
-    await serve(settings, database.url, logger, {
-      open: async (app) => {
-        await app.listen(settings.port, settings.host);
-        const url = await app.getUrl();
-        logger.info(`listening on ${url}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`);
-      },
-      stopped,
-      closed: () => delay(settings.shutdownDelayMs),
-    });
+    const sayListening = (url: string) => {
+      logger.info(`listening on ${url}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`);
+    };
+    if (settings.workers > 1) {
+      const workers = new Workers(settings, database.url, logger);
+      try {
+        sayListening(await workers.listen());
+        const signal = await Promise.race([stopped, workers.failed]);
+        logger.info(`${signal}: stopping`);
+        await workers.stop(signal);
+      } finally {
+        await workers.end();
+      }
+    } else {
+      await serve(settings, database.url, logger, {
+        open: async (app) => {
+          await app.listen(settings.port, settings.host);
+          sayListening(await app.getUrl());
+        },
+        stopped,
+        closed: () => delay(settings.shutdownDelayMs),
+      });
+    }
   } finally {
     await database.release();
   }
@@ -34,7 +49,7 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
 /** Resolves with the signal that asks the process to stop; a second one ends it at once. */
 function stopSignal(): Promise<string> {
   return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, resolve);
+    for (const signal of STOP_SIGNALS) process.once(signal, resolve);
   });
 }
 

@@ -1,13 +1,16 @@
 import { execFileSync, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { chownSync, readdirSync, statSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { aPut, aPutWrites, aWrite, base64 } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import {
   aDataDir,
   cleanUp,
   clusterOf,
+  isRunning,
   MAIN,
   postgresOf,
   postmasterOf,
@@ -46,6 +49,11 @@ async function store(service: Service, checkpointId: string): Promise<number> {
 async function stored(service: Service, threadId = 'thread-1'): Promise<string[]> {
   const { json } = await service.post('list', { thread_id: threadId });
   return (json as { checkpoint_id: string }[]).map((tuple) => tuple.checkpoint_id).reverse();
+}
+
+/** The processes that answer for the service, in the order in which they became ready. */
+function workersOf({ log }: Service): number[] {
+  return [...log.matchAll(/\(process (\d+)\) is ready/g)].map(([, pid]) => Number(pid));
 }
 
 function portOf(service: Service): string | undefined {
@@ -139,10 +147,10 @@ describe('the embedded Postgres', () => {
 });
 
 describe('SIGTERM', () => {
-  it(
-    'under load loses no request',
-    async () => {
-      const environment = { DATA_DIR: aDataDir(), SHUTDOWN_DELAY_MS: '500' };
+  it.each([1, 2])(
+    'under load loses no request of %i process(es)',
+    async (workers) => {
+      const environment = { DATA_DIR: aDataDir(), SHUTDOWN_DELAY_MS: '500', WORKERS: String(workers) };
       const service = await start(environment);
       const acknowledged = Array.from({ length: 16 }, (): string[] => []);
       const faults: unknown[] = [];
@@ -165,6 +173,7 @@ describe('SIGTERM', () => {
       await until('every client is busy', () => acknowledged.every((ids) => ids.length >= 5));
       const before = acknowledged.flat().length;
 
+      for (const pid of workersOf(service)) process.kill(pid, 'SIGTERM'); // as an init system may
       service.kill('SIGTERM');
       const readiness: number[] = [];
       try {
@@ -177,7 +186,8 @@ describe('SIGTERM', () => {
       expect(faults).toEqual([]);
       expect(await service.exited()).toBe(0);
       expect(acknowledged.flat().length).toBeGreaterThan(before);
-      expect(readiness.join()).toMatch(/^(200,)*503(,503)*$/);
+      // Each process hears of it in its own time.
+      expect(readiness.join()).toMatch(workers === 1 ? /^(200,)*503(,503)*$/ : /^((200|503),)*503$/);
 
       const next = await start(environment);
       for (const [client, ids] of acknowledged.entries()) {
@@ -187,11 +197,11 @@ describe('SIGTERM', () => {
     SLOW_MS,
   );
 
-  it(
-    'waits for an answer that the database holds up, not for a connection that asks nothing',
-    async () => {
+  it.each([1, 2])(
+    'to %i process(es) waits for an answer that the database holds up, not for a connection that asks nothing',
+    async (workers) => {
       const database = await aDatabase('template');
-      const service = await start({ DATABASE_URL: database.url });
+      const service = await start({ DATABASE_URL: database.url, WORKERS: String(workers) });
       const silent = net.connect(Number(new URL(service.url).port), '127.0.0.1').on('error', () => undefined);
       await until('the silent connection is made', () => silent.readyState === 'open');
       await database.sql('begin');
@@ -227,12 +237,182 @@ describe('SIGTERM', () => {
   );
 });
 
+describe('several workers', () => {
+  async function aPort(): Promise<{ port: number; close: () => void }> {
+    const server = net.createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return { port: (server.address() as net.AddressInfo).port, close: () => void server.close() };
+  }
+  const isGone = (pid: number) => !isRunning(pid);
+
+  it(
+    'share a port and the pool',
+    async () => {
+      const database = await aDatabase('empty');
+      const service = await start({
+        DATABASE_URL: database.url,
+        WORKERS: '2',
+        DATABASE_POOL_MAX: '3',
+        LOG_LEVEL: 'debug',
+      });
+      expect(new Set(workersOf(service)).size).toBe(2);
+      for (const said of ['migrated: ', 'listening on ']) expect(service.log.split(said)).toHaveLength(2);
+
+      await database.sql('begin');
+      await database.sql('lock table checkpoints');
+      const answers = Array.from({ length: 20 }, (_, n) => store(service, String(n)));
+      const waiting = async () => (await database.sql('select 1 from pg_locks where not granted')).length;
+      await until('every connection is in use', async () => (await waiting()) >= 3);
+      await delay(500);
+      expect(await waiting()).toBe(3);
+      await database.sql('commit');
+      expect(new Set(await Promise.all(answers))).toEqual(new Set([200]));
+      expect(await stored(service)).toHaveLength(20);
+
+      expect(await service.stop()).toBe(0);
+      const answered = service.log.split('\n').filter((line) => line.includes('"url":"/checkpoints/put"'));
+      expect(answered).toHaveLength(20);
+      for (const worker of [1, 2]) {
+        expect(answered.filter((line) => line.includes(`"worker":${worker},`))).toHaveLength(10);
+      }
+      expect(workersOf(service).every(isGone)).toBe(true);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'lose nothing that was acknowledged when one is killed, and another one takes its place',
+    async () => {
+      const database = await aDatabase('template');
+      const service = await start({ DATABASE_URL: database.url, WORKERS: '2' });
+      const acknowledged = Array.from({ length: 8 }, (): string[] => []);
+      const broken: unknown[] = [];
+      let isEnding = false;
+      const clients = acknowledged.map(async (ids, client) => {
+        const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+        while (!isEnding) {
+          const id = String(ids.length).padStart(6, '0');
+          const body = aPut({ thread_id: `client-${client}`, checkpoint_id: id });
+          try {
+            const { status } = await service.post('put', body, agent);
+            if (status === 200) ids.push(id);
+            else broken.push(status);
+          } catch (error) {
+            broken.push((error as { code?: string }).code);
+          }
+        }
+        agent.destroy();
+      });
+      const everyoneGoesOn = () => {
+        const before = acknowledged.map((ids) => ids.length);
+        return until('every client goes on', () => {
+          return acknowledged.every((ids, client) => ids.length > before[client]! + 5);
+        });
+      };
+      const [killed, other] = workersOf(service) as [number, number];
+      await everyoneGoesOn();
+      process.kill(killed, 'SIGKILL');
+      await everyoneGoesOn();
+      await until('another worker is ready', () => workersOf(service).length === 3);
+      await everyoneGoesOn();
+      isEnding = true;
+      await Promise.all(clients);
+
+      // Each client had one connection, half of them to the worker that was killed.
+      expect(broken.length).toBeLessThanOrEqual(4);
+      expect(broken.filter((fault) => fault !== 'ECONNRESET' && fault !== 'EPIPE')).toEqual([]);
+      const rows = await database.sql<{ ids: string[] }>(
+        `select array_agg(checkpoint_id order by checkpoint_id) as ids
+           from checkpoints group by thread_id order by thread_id`,
+      );
+      expect(rows.map(({ ids }) => ids)).toEqual(acknowledged);
+      expect(service.log).toContain(`(process ${killed}) ended with SIGKILL; another one starts in 100 ms`);
+      expect([isRunning(killed), isRunning(other)]).toEqual([false, true]);
+      expect(await service.stop()).toBe(0);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'keep callers waiting while all of them are being replaced',
+    async () => {
+      const database = await aDatabase('template');
+      const service = await start({ DATABASE_URL: database.url, WORKERS: '2' });
+      for (const pid of workersOf(service)) process.kill(pid, 'SIGKILL');
+      await until('the service knows', () => service.log.split('ended with SIGKILL').length === 3);
+      expect(await store(service, '1')).toBe(200);
+      expect(await service.stop()).toBe(0);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'do not outlive the process that started them',
+    async () => {
+      const database = await aDatabase('template');
+      const service = await start({ DATABASE_URL: database.url, WORKERS: '2' });
+      expect(workersOf(service).map(isRunning)).toEqual([true, true]);
+      await database.sql('begin');
+      await database.sql('lock table checkpoints');
+      const answers = ['1', '2'].map((id) => store(service, id).catch(() => 'broken off'));
+      await until('both are busy', async () => {
+        return (await database.sql('select 1 from pg_locks where not granted')).length === 2;
+      });
+      service.kill('SIGKILL');
+      await until('the workers have ended', () => workersOf(service).every(isGone));
+      expect(await Promise.all(answers)).toEqual(['broken off', 'broken off']);
+      await database.sql('rollback');
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'end the service when none can start',
+    async () => {
+      const closed = await aPort();
+      closed.close();
+      const url = `postgresql://postgres@127.0.0.1:${closed.port}/postgres`;
+      const service = Service.start({ DATABASE_URL: url, MIGRATE_ON_START: 'false', WORKERS: '2' });
+      expect(await service.exited()).toBe(1);
+      expect(service.log).toMatch(/"worker":\d,"err":{[^}]*ECONNREFUSED/);
+      expect(service.log).toMatch(/worker \d \(process \d+\) could not start, it ended with code 1/);
+      expect(service.log).not.toContain('listening on ');
+    },
+    SLOW_MS,
+  );
+
+  it.each([1, 2])(
+    'report a port that is in use once, as one does: %i',
+    async (workers) => {
+      const database = await aDatabase('template');
+      const { port, close } = await aPort();
+      const service = Service.start({
+        DATABASE_URL: database.url,
+        PORT: String(port),
+        WORKERS: String(workers),
+      });
+      expect(await service.exited()).toBe(1);
+      close();
+      const fatal = service.log.split('\n').filter((line) => line.includes('"level":"fatal"'));
+      expect(fatal).toEqual([expect.stringContaining('"code":"EADDRINUSE"')]);
+      expect(workersOf(service).every(isGone)).toBe(true);
+    },
+    SLOW_MS,
+  );
+});
+
 describe('wrong settings end the start with one message', () => {
   const cases: { name: string; environment: Record<string, string>; message: string }[] = [
     {
       name: 'all faults at once',
       environment: { PORT: '99999', DATABASE_POOL_MAX: 'x' },
       message: 'PORT must be an integer from 0 to 65535; DATABASE_POOL_MAX must be an integer from 1 to 1000',
+    },
+    {
+      name: 'more workers than connections',
+      environment: { WORKERS: '11', PORT: 'x' },
+      message:
+        'PORT must be an integer from 0 to 65535; WORKERS must not exceed DATABASE_POOL_MAX, which they share',
     },
     {
       name: 'no database in production',

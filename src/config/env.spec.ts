@@ -13,6 +13,7 @@ describe('Settings', () => {
       rowsLimit: 10_000,
       listDefaultLimit: 1000,
       migrateOnStart: true,
+      workers: 1,
       swaggerEnabled: true,
     });
   });

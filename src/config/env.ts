@@ -57,6 +57,7 @@ const ENVIRONMENT = z.object({
   EMBEDDED_POSTGRES: boolean(false),
   DATA_DIR: z.string().default('.data'),
   MIGRATE_ON_START: boolean(true),
+  WORKERS: integer(1, 1000, 1),
   BODY_LIMIT_BYTES: integer(1024, 512 * MIB, 64 * MIB),
   BLOB_LIMIT_BYTES: integer(0, 512 * MIB, 32 * MIB),
   // A statement binds a fixed number of arrays, so this is about time and memory, not about parameters.
@@ -67,6 +68,9 @@ const ENVIRONMENT = z.object({
   SWAGGER_ENABLED: boolean(true),
   SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
 });
+
+/** Apart, so that their fault is listed beside any other. */
+const SHARED = ENVIRONMENT.pick({ WORKERS: true, DATABASE_POOL_MAX: true });
 
 /** The settings are wrong; `message` lists every fault. */
 export class SettingsError extends Error {}
@@ -86,6 +90,7 @@ export class Settings {
   readonly outageWaitMs: number;
   readonly dataDir: string;
   readonly migrateOnStart: boolean;
+  readonly workers: number;
   readonly bodyLimitBytes: number;
   readonly blobLimitBytes: number;
   readonly rowsLimit: number;
@@ -99,6 +104,7 @@ export class Settings {
   constructor(environment: Record<string, string | undefined>) {
     const given = Object.entries(environment).filter(([, value]) => value !== undefined && value !== '');
     const parsed = ENVIRONMENT.safeParse(Object.fromEntries(given));
+    const shared = SHARED.safeParse(Object.fromEntries(given)).data;
     const faults = parsed.error?.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`) ?? [];
     const production = environment.NODE_ENV === 'production';
     const embedded = environment.DATABASE_URL === undefined || environment.DATABASE_URL === '';
@@ -106,6 +112,9 @@ export class Settings {
       faults.push(
         'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
       );
+    }
+    if (shared !== undefined && shared.WORKERS > shared.DATABASE_POOL_MAX) {
+      faults.push('WORKERS must not exceed DATABASE_POOL_MAX, which they share');
     }
     if (parsed.data === undefined || faults.length > 0) throw new SettingsError(faults.join('; '));
     const env = parsed.data;
@@ -127,6 +136,7 @@ export class Settings {
     this.outageWaitMs = env.OUTAGE_WAIT_MS;
     this.dataDir = env.DATA_DIR;
     this.migrateOnStart = env.MIGRATE_ON_START;
+    this.workers = env.WORKERS;
     this.bodyLimitBytes = env.BODY_LIMIT_BYTES;
     this.blobLimitBytes = env.BLOB_LIMIT_BYTES;
     this.rowsLimit = env.ROWS_LIMIT;

@@ -18,10 +18,11 @@ const serializers = {
   err: ({ name, message, code, stack }: Error & { code?: string }) => ({ type: name, code, message, stack }),
 };
 
-export function createLogger(level: string): Logger {
+/** `worker` is on every line, when the process is one of several. */
+export function createLogger(level: string, worker?: number): Logger {
   return pino({
     level,
-    base: undefined,
+    base: worker === undefined ? undefined : { worker },
     serializers,
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },

@@ -170,7 +170,7 @@ function workingDirectory(pid: string): string | null {
   }
 }
 
-function isRunning(pid: number): boolean {
+export function isRunning(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch {

@@ -1,0 +1,197 @@
+import cluster, { type Worker } from 'node:cluster';
+import { once } from 'node:events';
+import type { Server } from 'node:http';
+import net, { type AddressInfo, Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Logger } from 'pino';
+import type { Settings } from './config/env.js';
+
+export const STOP_SIGNALS = ['SIGTERM', 'SIGINT'] as const;
+
+/** What the processes tell each other, beside the signal to stop. A connection goes with the first. */
+const [CONNECTION, READY, CLOSED] = ['connection', 'ready', 'closed'];
+
+/** Doubled with each death of a worker, until one has lived for the longer time. */
+const MIN_BACKOFF_MS = 100;
+const MAX_BACKOFF_MS = 5000;
+
+/**
+ * The processes that answer, and the port, which this process keeps and whose connections it hands to them in turn. Not
+ * node:cluster's own sharing of a port: with that, connections are lost that are on their way to the last worker when it
+ * closes the port.
+ */
+export class Workers {
+  /** Rejects when a worker cannot start and no other serves. */
+  readonly failed: Promise<never>;
+  private readonly kept: Promise<void>[];
+  /** Those that are ready, the next in turn first, each with the connections that are still to be sent to it. */
+  private readonly ready = new Map<Worker, Set<Socket>>();
+  /** Connections that came while none was ready. */
+  private readonly waiting = new Set<Socket>();
+  // noDelay as http.Server has it.
+  private readonly port = net.createServer({ pauseOnConnect: true, noDelay: true }, (socket) => {
+    this.handOver(socket);
+  });
+  private readonly allReady: Promise<void>;
+  private sayAllReady!: () => void;
+  private readonly stopping = new AbortController();
+  private faults: string[] = [];
+
+  /** Starts them, each with its share of the pool. */
+  constructor(
+    private readonly settings: Settings,
+    private readonly databaseUrl: string,
+    private readonly logger: Logger,
+  ) {
+    // A program of their own, so that the service still runs alone when another program's cluster starts it.
+    cluster.setupPrimary({ exec: fileURLToPath(new URL('worker.js', import.meta.url)) });
+    const { workers, databasePoolMax } = settings;
+    this.allReady = new Promise((resolve) => (this.sayAllReady = resolve));
+    const shares = Array.from({ length: workers }, (_, n) => Math.floor((databasePoolMax + n) / workers));
+    this.kept = shares.map((poolMax) => this.keep(poolMax));
+    this.failed = Promise.all(this.kept).then(() => new Promise(() => undefined));
+    this.failed.catch(() => undefined); // nobody may be waiting for it
+  }
+
+  /** Opens the port once all are ready; returns its URL. */
+  async listen(): Promise<string> {
+    await Promise.race([this.allReady, this.failed]);
+    this.port.listen(this.settings.port, this.settings.host);
+    await once(this.port, 'listening');
+    const { address, family, port } = this.port.address() as AddressInfo;
+    return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+  }
+
+  /** Resolves when everything that has arrived is answered. */
+  async stop(signal: string): Promise<void> {
+    this.stopping.abort();
+    tell(signal);
+    await delay(this.settings.shutdownDelayMs);
+    this.port.close();
+    tell(CLOSED);
+    await Promise.all(this.kept);
+    if (this.faults.length > 0) throw new Error(this.faults.join('; '));
+  }
+
+  /** Ends what is left at once. */
+  async end(): Promise<void> {
+    this.stopping.abort();
+    this.port.close();
+    for (const socket of this.waiting) socket.destroy();
+    for (const worker of all()) if (worker.isConnected()) worker.process.disconnect();
+    await Promise.allSettled(this.kept);
+  }
+
+  /** Starts a worker, and another one whenever it dies. */
+  private async keep(poolMax: number): Promise<void> {
+    for (let wait = MIN_BACKOFF_MS; ; wait = Math.min(2 * wait, MAX_BACKOFF_MS)) {
+      const startedAt = Date.now();
+      const { name, wasReady, end } = await this.run(poolMax);
+      if (this.stopping.signal.aborted) {
+        if (end !== 'code 0') this.faults.push(`${name} ended with ${end}`);
+        return;
+      }
+      if (!wasReady && (!this.port.listening || this.ready.size === 0)) {
+        throw new Error(`${name} could not start, it ended with ${end}`);
+      }
+      if (Date.now() - startedAt > MAX_BACKOFF_MS) wait = MIN_BACKOFF_MS;
+      this.logger.error(`${name} ended with ${end}; another one starts in ${wait} ms`);
+      if (await this.stopsWithin(wait)) return;
+    }
+  }
+
+  private async stopsWithin(ms: number): Promise<boolean> {
+    const { signal } = this.stopping;
+    await delay(ms, undefined, { signal }).catch(() => undefined);
+    return signal.aborted;
+  }
+
+  /** Resolves when the worker has ended. */
+  private run(poolMax: number): Promise<{ name: string; wasReady: boolean; end: string }> {
+    const worker = cluster.fork({
+      WORKERS: '1',
+      DATABASE_URL: this.databaseUrl,
+      DATABASE_POOL_MAX: String(poolMax),
+    });
+    const name = `worker ${worker.id} (process ${worker.process.pid})`;
+    worker.on('message', (message) => {
+      if (message !== READY) return;
+      this.logger.info(`${name} is ready`);
+      this.ready.set(worker, new Set());
+      for (const socket of this.waiting) this.handOver(socket);
+      if (this.ready.size === this.settings.workers) this.sayAllReady();
+    });
+    return new Promise((resolve) => {
+      const hasEnded = (end: string) => {
+        const unsent = this.ready.get(worker);
+        this.ready.delete(worker);
+        for (const socket of unsent ?? []) this.handOver(socket);
+        resolve({ name, wasReady: unsent !== undefined, end });
+      };
+      worker.once('exit', (code: number | null, signal: string | null) => {
+        hasEnded(signal ?? `code ${code}`);
+      });
+      // Of one that could be started it only says that a message was not delivered, and 'exit' follows.
+      worker.on('error', (error) => {
+        if (worker.process.pid === undefined) hasEnded(error.message);
+      });
+    });
+  }
+
+  private handOver(socket: Socket): void {
+    const [next] = this.ready;
+    if (next === undefined) {
+      this.waiting.add(socket);
+      return;
+    }
+    const [worker, unsent] = next;
+    this.ready.delete(worker);
+    this.ready.set(worker, unsent);
+    this.waiting.delete(socket);
+    unsent.add(socket);
+    // Sent one by one, and what a worker that dies has not been sent goes to another one.
+    worker.process.send(CONNECTION, socket, {}, (error) => {
+      if (error === null) unsent.delete(socket);
+    });
+  }
+}
+
+function all(): Worker[] {
+  return Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
+}
+
+function tell(message: string): void {
+  for (const worker of all()) worker.send(message, () => undefined);
+}
+
+/** What a worker sees of the process that started it; when that one dies, node:cluster ends the worker. */
+export class Primary {
+  /** Resolves with the signal that asks the service to stop. */
+  readonly stopped = told(...STOP_SIGNALS);
+  /** Resolves when the port is closed, and every connection has arrived. */
+  readonly closed = told(CLOSED);
+
+  constructor() {
+    // A terminal's or an init system's signal also reaches the workers, but it is the primary that knows when to stop.
+    for (const signal of STOP_SIGNALS) process.on(signal, () => undefined);
+  }
+
+  /** From now on connections come to the server. */
+  connect(server: Server): void {
+    server.emit('listening'); // http then ends requests that never come to an end
+    process.on('message', (message, socket) => {
+      // Without one when the caller has hung up on its way.
+      if (message === CONNECTION && socket instanceof Socket) server.emit('connection', socket);
+    });
+    process.send?.(READY);
+  }
+}
+
+function told(...messages: string[]): Promise<string> {
+  return new Promise((resolve) => {
+    process.on('message', (message) => {
+      if (typeof message === 'string' && messages.includes(message)) resolve(message);
+    });
+  });
+}
