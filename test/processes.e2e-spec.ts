@@ -253,6 +253,7 @@ describe('several workers', () => {
         DATABASE_URL: database.url,
         WORKERS: '2',
         DATABASE_POOL_MAX: '3',
+        FAST_PATH: 'false', // which would merge them
         LOG_LEVEL: 'debug',
       });
       expect(new Set(workersOf(service)).size).toBe(2);
