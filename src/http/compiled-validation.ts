@@ -20,7 +20,7 @@ export class CompiledValidationPipe extends ValidationPipe {
     const made = maker?.(value);
     if (made == null) return super.transform(value, metadata);
     // The request keeps its body until it is answered: of a blob that would be the Base64 beside the bytes.
-    for (const name of Object.keys(value as object)) Reflect.deleteProperty(value as object, name);
+    for (const name of Object.keys(value as object)) (value as Record<string, unknown>)[name] = undefined;
     return made;
   }
 }
