@@ -159,7 +159,8 @@ async def test_the_deadline_is_for_the_whole_call(service: Service, kind: str, s
         else:
             assert isinstance(raised.value, CheckpointUnavailableError)
             assert isinstance(raised.value.__cause__, httpx.TransportError)
-        assert raised.value.attempts == len(front.seen)
+        # The deadline may end the last one on its way.
+        assert raised.value.attempts - len(front.seen) in (0, 1)
 
 
 @BOTH
