@@ -16,6 +16,19 @@ export class NamespaceDto extends ThreadDto {
   checkpoint_ns?: string | null;
 }
 
+/** A checkpoint, or the latest of its namespace. */
+export class LatestOrKeyDto extends NamespaceDto {
+  @ApiProperty({
+    type: String,
+    required: false,
+    nullable: true,
+    description: 'Absent, null or empty: the latest',
+  })
+  @IsOptional()
+  @IsIdOrEmpty()
+  checkpoint_id?: string | null;
+}
+
 export class CheckpointKeyDto extends NamespaceDto {
   @ApiProperty({ description: 'Ids are ordered byte by byte; the greatest one is the latest checkpoint' })
   @IsId()

@@ -1,21 +1,11 @@
 import { ApiProperty } from '@nestjs/swagger';
-import { IsOptional } from 'class-validator';
 import type { ChannelHistory } from '../checkpoint.js';
 import type { DeltaChannelHistoryInput } from '../use-cases/delta-channel-history.use-case.js';
-import { NamespaceDto } from './checkpoint-key.dto.js';
-import { IsIdOrEmpty, IsTextList } from './fields.js';
+import { LatestOrKeyDto } from './checkpoint-key.dto.js';
+import { IsTextList } from './fields.js';
+import { text } from './tuple.response.js';
 
-export class DeltaChannelHistoryRequest extends NamespaceDto {
-  @ApiProperty({
-    type: String,
-    required: false,
-    nullable: true,
-    description: 'Absent, null or empty: the latest',
-  })
-  @IsOptional()
-  @IsIdOrEmpty()
-  checkpoint_id?: string | null;
-
+export class DeltaChannelHistoryRequest extends LatestOrKeyDto {
   @ApiProperty({ type: [String] })
   @IsTextList()
   channels!: string[];
@@ -64,8 +54,4 @@ export class ChannelHistoryResponse {
 function seedJson(seed: NonNullable<ChannelHistory['seed']>): string {
   if ('value' in seed) return `{"value":${seed.value}}`;
   return `{"type":${text(seed.type)},"blob":${seed.base64 === null ? 'null' : `"${seed.base64}"`}}`;
-}
-
-function text(value: string | null): string {
-  return JSON.stringify(value);
 }

@@ -2,21 +2,11 @@ import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import { TUPLE_PARTS, type CheckpointTuple, type TuplePart } from '../checkpoint.js';
 import type { GetTupleInput } from '../use-cases/get-tuple.use-case.js';
-import { NamespaceDto } from './checkpoint-key.dto.js';
-import { IsIdOrEmpty, IsListOf } from './fields.js';
+import { LatestOrKeyDto } from './checkpoint-key.dto.js';
+import { IsListOf } from './fields.js';
 import { TupleResponse } from './tuple.response.js';
 
-export class GetTupleRequest extends NamespaceDto {
-  @ApiProperty({
-    type: String,
-    required: false,
-    nullable: true,
-    description: 'Absent, null or empty: the latest',
-  })
-  @IsOptional()
-  @IsIdOrEmpty()
-  checkpoint_id?: string | null;
-
+export class GetTupleRequest extends LatestOrKeyDto {
   @ApiProperty({
     required: false,
     nullable: true,

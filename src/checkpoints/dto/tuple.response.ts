@@ -87,7 +87,8 @@ export class TupleResponse {
   }
 }
 
-function text(value: string | null): string {
+/** A JSON string, or null. */
+export function text(value: string | null): string {
   return JSON.stringify(value);
 }
 
