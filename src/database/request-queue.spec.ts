@@ -197,7 +197,7 @@ describe('RequestQueue', () => {
   });
 
   it('gives a request up that waited too long, and begins the next', async () => {
-    const { add, end, statements } = aQueue({ slots: 1, waitMs: 20 });
+    const { add, end, statements } = aQueue({ slots: 1, max: 1, waitMs: 20 });
     const first = add('a', '1');
     await expect(add('b', '2')).rejects.toThrow('waited too long');
     const third = add('b', '3');
