@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { rmSync, statfsSync } from 'node:fs';
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -79,6 +79,31 @@ async function lockBackwards(client: pg.Client): Promise<void> {
     await client.query('commit');
   } catch {
     await client.query('rollback');
+  }
+}
+
+/** A client that changes the two rows, and takes its time before it commits. */
+async function changeSlowly(client: pg.Client): Promise<void> {
+  await client.query('begin');
+  await client.query(`update checkpoint_writes set type = type where thread_id = 'contended'`);
+  await delay(20);
+  await client.query('commit');
+}
+
+/** Writes until nothing is left of the file system. */
+function fill(path: string): void {
+  const file = openSync(path, 'w');
+  const bytes = Buffer.alloc(1024 * 1024);
+  try {
+    for (let length = bytes.length; length >= 512; length /= 2) {
+      try {
+        for (;;) writeSync(file, bytes, 0, length);
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'ENOSPC') throw error;
+      }
+    }
+  } finally {
+    closeSync(file);
   }
 }
 
@@ -199,15 +224,14 @@ export const FAULTS: Fault[] = [
         '-t',
         'tmpfs',
         '-o',
-        `size=512m,uid=${world.postgres.owner.uid},gid=${world.postgres.owner.gid},mode=700`,
+        `size=256m,uid=${world.postgres.owner.uid},gid=${world.postgres.owner.gid},mode=700`,
         'tmpfs',
         path,
       ]);
       try {
         await world.postgres.sql(`create tablespace small location '${path}'`);
         await move('small');
-        const { bavail, bsize } = statfsSync(path);
-        await shell('fallocate', ['-l', String(bavail * bsize), ballast]);
+        fill(ballast);
         await delay(wait);
         rmSync(ballast);
         await delay(500);
@@ -247,7 +271,12 @@ export const FAULTS: Fault[] = [
     apply: async (world, wait) => {
       await world.postgres.sql(`alter role ${ROLE} set default_transaction_isolation = 'serializable'`);
       await terminateService(world);
-      await contended(world, () => delay(wait));
+      const client = await world.postgres.connect(DATABASE);
+      await contended(world, async () => {
+        const end = Date.now() + wait;
+        while (Date.now() < end) await changeSlowly(client);
+      });
+      await client.end();
       await world.postgres.sql(`alter role ${ROLE} reset default_transaction_isolation`);
       await terminateService(world);
     },

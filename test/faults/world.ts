@@ -1,4 +1,4 @@
-import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
@@ -31,6 +31,7 @@ export class World {
 
   static async create(): Promise<World> {
     const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-faults-'));
+    chmodSync(directory, 0o755); // root's Postgres runs as another user
     const postgres = await Postgres.start(join(directory, 'primary'));
     await postgres.sql(`create role ${ROLE} login password 'agents'`);
     await postgres.sql(`create database ${DATABASE} owner ${ROLE}`);
