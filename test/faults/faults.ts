@@ -182,10 +182,10 @@ export const FAULTS: Fault[] = [
   },
   {
     name: 'Too many connections',
-    what: "other clients take every slot, those of the service's pool too",
+    what: "the connections of the service's role are ended, and no new one is let in (53300)",
     evidence: /53300/,
     apply: async (world, wait) => {
-      // A connection limit of the role refuses as a full server does, and leaves the script a way in.
+      // Refused as by a full server, but the script still gets in.
       await world.postgres.sql(`alter role ${ROLE} connection limit 0`);
       await terminateService(world);
       await delay(wait);
@@ -283,11 +283,11 @@ export const FAULTS: Fault[] = [
   },
   {
     name: 'Locked tables',
-    what: '`lock table` by another client, for longer than a silence is believed',
+    what: '`lock table checkpoints` by another client, for longer than a silence is believed',
     apply: async (world, wait) => {
       const client = await world.postgres.connect(DATABASE);
       await client.query('begin');
-      await client.query('lock table checkpoints, checkpoint_blobs, checkpoint_writes');
+      await client.query('lock table checkpoints');
       await delay(wait + 4000);
       await client.query('commit');
       await client.end();

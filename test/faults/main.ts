@@ -207,7 +207,11 @@ try {
   let samples: Sample[] | null = null;
   if (options.minutes === undefined) {
     rows = await shortRun(world);
-    if (options.only === undefined) rows.push(await outlast(world, failures));
+    if (options.only === undefined) {
+      const row = await outlast(world, failures);
+      describe(row);
+      rows.push(row);
+    }
   } else ({ rows, samples } = await soak(world, Number(options.minutes)));
   const seconds = (performance.now() - begun) / 1000;
   say(`${Math.round(seconds)} s; what the service logged beside its retries is in ${world.logFile}`);
