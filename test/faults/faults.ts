@@ -85,9 +85,13 @@ async function lockBackwards(client: pg.Client): Promise<void> {
 /** A client that changes the two rows, and takes its time before it commits. */
 async function changeSlowly(client: pg.Client): Promise<void> {
   await client.query('begin');
-  await client.query(`update checkpoint_writes set type = type where thread_id = 'contended'`);
-  await delay(20);
-  await client.query('commit');
+  try {
+    await client.query(`update checkpoint_writes set type = type where thread_id = 'contended'`);
+    await delay(20);
+    await client.query('commit');
+  } catch {
+    await client.query('rollback'); // it met a request halfway
+  }
 }
 
 /** Writes until nothing is left of the file system. */

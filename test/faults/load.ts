@@ -146,8 +146,11 @@ export class Load {
   }
 
   expect(what: string, found: string, wanted: string): void {
-    if (found !== wanted)
-      this.window.wrong.push(`${what}: ${found.slice(0, 300)} instead of ${wanted.slice(0, 300)}`);
+    if (found === wanted) return;
+    let at = 0;
+    while (found[at] === wanted[at]) at += 1;
+    const around = (text: string) => text.slice(Math.max(0, at - 80), at + 80);
+    this.window.wrong.push(`${what}: …${around(found)}… instead of …${around(wanted)}…`);
   }
 }
 

@@ -26,6 +26,8 @@ const { values: options } = parseArgs({
 const AGENTS = Number(options.agents);
 const WAIT_MS = 3000;
 const SAMPLE_MS = 10_000;
+/** A run that takes so much longer than it should hangs. */
+const LIMIT_MS = (10 + 2 * Number(options.minutes ?? 0)) * 60_000;
 
 const failures: string[] = [];
 const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -170,9 +172,14 @@ async function soak(world: World, minutes: number): Promise<{ rows: Row[]; sampl
     add(rows, quiet);
     if (next.once && n >= faults.length) continue;
     fault = next.name;
-    const row = await endure(world, next, load);
-    describe(row);
-    add(rows, row);
+    try {
+      const row = await endure(world, next, load);
+      describe(row);
+      add(rows, row);
+    } catch (error) {
+      // The hour goes on, and fails at its end.
+      failures.push(`${next.name}: could not be applied, ${String(error)}`);
+    }
   }
   clearInterval(sampler);
   const histories = await load.stop();
@@ -200,6 +207,13 @@ function add(rows: Row[], row: Row): void {
 
 const begun = performance.now();
 const world = await World.create();
+const stop = async (reason: string) => {
+  say(`FAILED: ${reason}`);
+  await world.end();
+  process.exit(1);
+};
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void stop(signal));
+setTimeout(() => void stop(`it hangs, see ${world.logFile}`), LIMIT_MS).unref();
 try {
   world.instances.push(await world.newInstance());
   while (world.routed.length === 0) await delay(50);
@@ -215,7 +229,7 @@ try {
   } else ({ rows, samples } = await soak(world, Number(options.minutes)));
   const seconds = (performance.now() - begun) / 1000;
   say(`${Math.round(seconds)} s; what the service logged beside its retries is in ${world.logFile}`);
-  if (options.report) writeReport(rows, samples, { agents: AGENTS, seconds });
+  if (options.report) await writeReport(rows, samples, { agents: AGENTS, seconds });
 } catch (error) {
   failures.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
 } finally {

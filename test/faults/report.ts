@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
+import { format, resolveConfig } from 'prettier';
 import { plot } from './plot.js';
 
 /** What was seen of one fault. */
@@ -58,11 +59,11 @@ with what they have stored.
 `;
 
 /** Writes the part of the page that was measured; the other one stays. */
-export function writeReport(
+export async function writeReport(
   rows: Row[],
   samples: Sample[] | null,
   run: { agents: number; seconds: number },
-): void {
+): Promise<void> {
   const old = existsSync(PAGE) ? readFileSync(PAGE, 'utf8') : FRAME;
   const facts = `${run.agents} agents, ${os.availableParallelism()} cores, Node ${process.versions.node}, ${Math.round(run.seconds / 60)} minutes`;
   const part = samples === null ? 'faults' : 'soak';
@@ -73,7 +74,7 @@ export function writeReport(
   // The frame is this program's, the other part is kept.
   const other = part === 'faults' ? 'soak' : 'faults';
   const page = put(put(FRAME, other, sectionOf(old, other)), part, text);
-  writeFileSync(PAGE, page);
+  writeFileSync(PAGE, await format(page, { ...(await resolveConfig(PAGE)), filepath: PAGE }));
   if (samples !== null) writeFileSync(PLOT, plot(samples));
 }
 
