@@ -89,8 +89,8 @@ export class Database {
   }
 
   /** What `Kind.run` is made of: runs a statement without waiting for a turn. @throws as `query` */
-  async send<Row>(sql: string, values: unknown[]): Promise<Row[]> {
-    const statement = { name: this.nameOf(sql), text: sql, values };
+  async send<Row>(sql: string, values: unknown[], rowMode?: 'array'): Promise<Row[]> {
+    const statement = { name: this.nameOf(sql), text: sql, values, ...(rowMode && { rowMode }) };
     const { rows } = await this.retry(() => this.pool.query(statement));
     return rows as Row[];
   }

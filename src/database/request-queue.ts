@@ -92,14 +92,14 @@ export class RequestQueue {
 
   private begin(): void {
     while (this.running < this.options.slots) {
-      let next: Line<never> | undefined;
-      for (const line of this.lines.values()) if (line.next < (next?.next ?? Infinity)) next = line;
+      let next: [kind: object, line: Line<never>] | undefined;
+      for (const entry of this.lines) if (entry[1].next < (next?.[1].next ?? Infinity)) next = entry;
       if (next === undefined) return;
-      void this.carryOut(next);
+      void this.carryOut(...next);
     }
   }
 
-  private async carryOut<Request>(line: Line<Request>): Promise<void> {
+  private async carryOut<Request>(kind: object, line: Line<Request>): Promise<void> {
     const turns = line.take();
     const members = [...turns.values()].flat();
     this.running += 1;
@@ -112,6 +112,7 @@ export class RequestQueue {
       await settle(line.kind, members, error);
     }
     line.done(turns.keys());
+    if (line.isIdle) this.lines.delete(kind);
     this.running -= 1;
     this.begin();
   }
@@ -161,6 +162,10 @@ class Line<Request> {
     if (this.kind.merge !== undefined && this.running === LANES) return Infinity;
     for (const [first] of this.ready.values()) return first?.arrival ?? Infinity;
     return Infinity;
+  }
+
+  get isIdle(): boolean {
+    return this.running === 0 && this.ready.size === 0;
   }
 
   /** Takes what is to begin now, by thread. `done` has to follow. */
