@@ -60,7 +60,7 @@ function collect(
     done({ status: 413 });
     return;
   }
-  let bytes = Buffer.allocUnsafe(length);
+  let bytes: Buffer = Buffer.alloc(0);
   let received = 0;
   const take = (chunk: Buffer) => {
     const sum = received + chunk.length;
@@ -69,8 +69,12 @@ function collect(
       done({ status: 413 });
       return;
     }
-    if (sum > bytes.length) bytes = Buffer.concat([bytes], Math.max(sum, 2 * bytes.length));
-    chunk.copy(bytes, received);
+    // Most bodies come in one piece, which need not be copied.
+    if (received === 0) bytes = chunk;
+    else {
+      if (sum > bytes.length) bytes = Buffer.concat([bytes], Math.max(sum, length, 2 * bytes.length));
+      chunk.copy(bytes, received);
+    }
     received = sum;
   };
   const end = () => {
