@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
-import { Database, sqlStateOf } from '../database/database.js';
+import { Database } from '../database/database.js';
+import { sqlStateOf } from '../database/faults.js';
 import type { Kind } from '../database/request-queue.js';
 import { UnstorableDocumentError } from './checkpoint.errors.js';
 import type {

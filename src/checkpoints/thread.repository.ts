@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
-import { Database, type Query, sqlStateOf } from '../database/database.js';
+import { Database, type Query } from '../database/database.js';
+import { sqlStateOf } from '../database/faults.js';
 import { KeyTooLongError } from './checkpoint.errors.js';
 import { type Tables, tablesOf } from './tables.js';
 

@@ -11,6 +11,9 @@ import { SetBlobStorage1764000000003 } from './migrations/1764000000003-set-blob
 /** TypeORM's own table, under a name that no other program's can meet. */
 export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
 
+/** A server that needs longer is taken for unreachable, and asked again. */
+const CONNECT_TIMEOUT_MS = 5000;
+
 /** Append only: released migrations are never edited. */
 const MIGRATIONS = [
   AdoptCheckpointTables1764000000000,
@@ -36,7 +39,7 @@ export function dataSourceOptions(settings: Settings, databaseUrl: string): Data
     synchronize: false,
     applicationName: 'checkpoint-backend',
     poolSize: settings.databasePoolMax,
-    connectTimeoutMS: settings.queueWaitMs,
+    connectTimeoutMS: Math.min(settings.queueWaitMs, CONNECT_TIMEOUT_MS),
     // The pool replaces a connection that breaks while idle; without a handler the process would end.
     poolErrorHandler: () => undefined,
     extra: { statement_timeout: settings.statementTimeoutMs, keepAlive: true },

@@ -1,35 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Injectable, Logger } from '@nestjs/common';
+import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import type { Pool } from 'pg';
-import { DataSource, QueryFailedError } from 'typeorm';
+import { DataSource } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
 import { DatabaseUnavailableError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
+import { faultOf, isCanceled, isOutage, isPassing, isReadOnly } from './faults.js';
 import { type Kind, RequestQueue } from './request-queue.js';
-
-/** SQLSTATEs and socket errors after which the same statement may succeed on another connection or a little later. */
-const PASSING = new Set([
-  ...[
-    'ECONNREFUSED',
-    'ECONNRESET',
-    'EPIPE',
-    'ETIMEDOUT',
-    'ENOTFOUND',
-    'EAI_AGAIN',
-    'EHOSTUNREACH',
-    'ENETUNREACH',
-  ],
-  ...['57P01', '57P02', '57P03'], // shut down by the administrator, crashed, starting up
-  '25006', // read-only: a standby that is about to be promoted
-  ...['40001', '40P01'], // serialisation failure, deadlock: with other clients
-]);
-/** connection exceptions; insufficient resources, such as too many connections or a full disk */
-const PASSING_CLASSES = ['08', '53'];
-const CONFLICTS = '40';
-const QUERY_CANCELED = '57014';
-/** pg's own errors have no code. */
-const LOST =
-  /^(Connection terminated|Client has encountered a connection error|Connection ended|timeout exceeded when trying to connect)/;
+import { Watchdog } from './watchdog.js';
 
 /** Runs one statement of a transaction. */
 export type Query = <Row>(sql: string, parameters: unknown[]) => Promise<Row[]>;
@@ -47,12 +25,16 @@ const SINGLE: Kind<() => Promise<void>> = { run: async ([work]) => work?.() };
  * one that a fault of the database cut off is sent again until `OUTAGE_WAIT_MS` has passed.
  */
 @Injectable()
-export class Database {
+export class Database implements OnApplicationShutdown {
   private readonly logger = new Logger('database');
   private readonly queue: RequestQueue;
   private readonly names = new Map<string, string>();
-  /** When the outage that is on began, in `Date.now()`'s milliseconds. */
+  private readonly watchdog: Watchdog;
+  /** How many statements wait to be sent again. */
+  private failing = 0;
+  /** When the outage that is on began, and when the last one ended, in `Date.now()`'s milliseconds. */
   private outageSince: number | null = null;
+  private outageEnd = 0;
 
   constructor(
     private readonly dataSource: DataSource,
@@ -65,6 +47,11 @@ export class Database {
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
     });
+    this.watchdog = new Watchdog(this.pool, this.logger);
+  }
+
+  onApplicationShutdown(): void {
+    this.watchdog.stop();
   }
 
   /** Runs a statement in the thread's turn. @throws QueueFullError, DatabaseUnavailableError; what the statement did wrong */
@@ -74,13 +61,7 @@ export class Database {
 
   /** Runs statements that belong together, each on a snapshot of its own; all of them are repeated, or none. */
   transaction<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
-    return this.inTurn(thread, () =>
-      this.retry(() =>
-        this.dataSource.transaction('READ COMMITTED', (manager) =>
-          work((sql, parameters) => manager.query(sql, parameters)),
-        ),
-      ),
-    );
+    return this.inTurn(thread, () => this.retry(() => this.attempt(work)));
   }
 
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
@@ -118,53 +99,81 @@ export class Database {
     return name;
   }
 
-  private giveUp(): Error | null {
-    const { queueWaitMs, outageWaitMs } = this.settings;
-    if (this.outageSince === null) {
-      return new QueueFullError(`No connection became free within ${queueWaitMs} ms`);
+  private async attempt<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    const client = await this.pool.connect();
+    let isCommitted = false;
+    try {
+      await client.query('begin isolation level read committed');
+      const result = await work(async (sql, values) => (await client.query(sql, values)).rows as never);
+      await client.query('commit');
+      isCommitted = true;
+      return result;
+    } finally {
+      // The end of its connection rolls a transaction back, whatever state it is in.
+      client.release(!isCommitted);
     }
-    return Date.now() < this.outageSince + outageWaitMs ? null : unreachable();
   }
 
+  private giveUp(): Error | null {
+    const { queueWaitMs, outageWaitMs } = this.settings;
+    if (this.outageSince !== null) {
+      return Date.now() < this.outageSince + outageWaitMs ? null : unreachable();
+    }
+    // What gathered during an outage has its turn after it.
+    if (Date.now() < this.outageEnd + queueWaitMs) return null;
+    return new QueueFullError(`No connection became free within ${queueWaitMs} ms`);
+  }
+
+  /** Sends again what a fault cut off that passes. */
   private async retry<T>(work: () => Promise<T>): Promise<T> {
     const deadline = Date.now() + this.settings.outageWaitMs;
-    for (let wait = FIRST_DELAY_MS; ; wait = Math.min(2 * wait, MAX_DELAY_MS)) {
-      try {
-        const result = await work();
-        this.outageSince = null;
-        return result;
-      } catch (error) {
-        const cause = unwrapped(error);
-        if (cause.code === QUERY_CANCELED) {
-          throw new DatabaseUnavailableError(`A statement took over ${this.settings.statementTimeoutMs} ms`, {
-            cause,
-          });
+    let fails = false;
+    try {
+      for (let wait = FIRST_DELAY_MS; ; wait = Math.min(2 * wait, MAX_DELAY_MS)) {
+        const begun = Date.now();
+        try {
+          if (wait > FIRST_DELAY_MS) await this.watchdog.fence();
+          const result = await work();
+          if (this.outageSince !== null) this.hasSucceeded(fails);
+          return result;
+        } catch (error) {
+          const cause = faultOf(error);
+          this.refuse(error, Date.now() - begun);
+          if (isOutage(cause) && !fails) {
+            fails = true;
+            this.failing += 1;
+            this.outageSince ??= begun;
+            if (isReadOnly(cause)) this.watchdog.dropIdle();
+          }
+          if (Date.now() + wait > deadline) throw unreachable(cause);
+          this.logger.warn(`sent again in ${wait} ms: ${cause.code ?? ''} ${cause.message}`);
         }
-        if (!isPassing(cause)) throw error;
-        if (!cause.code?.startsWith(CONFLICTS)) this.outageSince ??= Date.now();
-        if (Date.now() + wait > deadline) throw unreachable(cause);
-        this.logger.warn(`sent again in ${wait} ms: ${cause.code ?? ''} ${cause.message}`);
         await delay(wait * (0.5 + Math.random() / 2));
       }
+    } finally {
+      if (fails) this.failing -= 1;
     }
+  }
+
+  /** Throws what is not to be sent again. */
+  private refuse(error: unknown, elapsedMs: number): void {
+    const cause = faultOf(error);
+    const { statementTimeoutMs } = this.settings;
+    if (isCanceled(cause)) {
+      if (elapsedMs < statementTimeoutMs) return; // by an administrator
+      throw new DatabaseUnavailableError(`A statement took over ${statementTimeoutMs} ms`, { cause });
+    }
+    if (!isPassing(cause)) throw error;
+  }
+
+  /** While others fail, such as writes on a read-only server, the outage is not over. */
+  private hasSucceeded(failed: boolean): void {
+    if (this.failing > (failed ? 1 : 0)) return;
+    this.outageSince = null;
+    this.outageEnd = Date.now();
   }
 }
 
 function unreachable(cause?: unknown): DatabaseUnavailableError {
   return new DatabaseUnavailableError('The database cannot be reached', { cause });
-}
-
-/** pg's error, inside TypeORM's when the statement had been sent. */
-function unwrapped(error: unknown): Error & { code?: string } {
-  return (error instanceof QueryFailedError ? error.driverError : error) as Error & { code?: string };
-}
-
-/** The SQLSTATE of a statement that failed, undefined for any other error. */
-export function sqlStateOf(error: unknown): string | undefined {
-  return unwrapped(error).code;
-}
-
-function isPassing({ code, message }: Error & { code?: string }): boolean {
-  if (code === undefined) return LOST.test(message);
-  return PASSING.has(code) || (code.length === 5 && PASSING_CLASSES.includes(code.slice(0, 2)));
 }

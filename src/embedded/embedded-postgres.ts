@@ -138,7 +138,7 @@ export class EmbeddedPostgres {
 }
 
 /** The files of a Postgres cluster, and the programs that serve them. */
-class Cluster {
+export class Cluster {
   private constructor(
     readonly directory: string,
     readonly version: string,
@@ -148,7 +148,7 @@ class Cluster {
     private readonly settings: Record<string, string>,
   ) {}
 
-  static async at({ dataDir, settings = {} }: EmbeddedPostgresOptions): Promise<Cluster> {
+  static async at({ dataDir, settings = {} }: Omit<EmbeddedPostgresOptions, 'logger'>): Promise<Cluster> {
     const identity = unprivilegedIdentity();
     const base = openBase(resolve(dataDir), identity);
     const programs = await Programs.find(identity);
@@ -225,7 +225,7 @@ class Cluster {
   }
 
   /** What postmaster.pid says: its first line is the process, its fourth the port. */
-  private runningServer(): { pid: number; port: number } | null {
+  runningServer(): { pid: number; port: number } | null {
     try {
       const lines = readFileSync(join(this.directory, 'postmaster.pid'), 'utf8').split('\n');
       const [pid, port] = [Number(lines[0]), Number(lines[3])];

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { sqlStateOf } from '../database.js';
+import { sqlStateOf } from '../faults.js';
 import { schemaOf } from './1764000000000-adopt-checkpoint-tables.js';
 
 const TABLES = ['checkpoint_blobs', 'checkpoint_writes'];
