@@ -27,6 +27,8 @@ const PASSING = new Set([
 const PASSING_CLASSES = ['08', '53'];
 const CONFLICTS = '40';
 const QUERY_CANCELED = '57014';
+/** pg's, where Postgres ends no statement by itself: see `timeoutOf`. */
+const READ_TIMEOUT = 'Query read timeout';
 /** pg's own errors have no code. */
 const LOST =
   /^(Connection terminated|Client has encountered a connection error|Connection ended|timeout exceeded when trying to connect)/;
@@ -135,7 +137,7 @@ export class Database {
         return result;
       } catch (error) {
         const cause = unwrapped(error);
-        if (cause.code === QUERY_CANCELED) {
+        if (cause.code === QUERY_CANCELED || cause.message === READ_TIMEOUT) {
           throw new DatabaseUnavailableError(`A statement took over ${this.settings.statementTimeoutMs} ms`, {
             cause,
           });
