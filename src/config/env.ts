@@ -70,6 +70,8 @@ const ENVIRONMENT = z.object({
   SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
 });
 
+export const SETTING_NAMES: string[] = Object.keys(ENVIRONMENT.shape);
+
 /** Apart, so that their fault is listed beside any other. */
 const SHARED = ENVIRONMENT.pick({ WORKERS: true, DATABASE_POOL_MAX: true });
 

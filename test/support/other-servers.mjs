@@ -4,9 +4,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { program, startPgbouncer, startPostgres } from './servers.mjs';
 
 /** These start an embedded server, or no database at all. */
-const NOT_HERE = ['test/processes', 'test/swagger-ui', 'test/deploy', 'test/upgrade'];
-/** From here on PgBouncer keeps named statements for its clients. */
-const KEEPS_STATEMENTS = [1, 21];
+const NOT_HERE = ['test/processes', 'test/swagger-ui', 'test/kubernetes', 'test/upgrade'];
+/** From here on PgBouncer keeps named statements unless it is told otherwise. */
+const KEEPS_STATEMENTS = [1, 24];
 
 const [which, ...jestArguments] = process.argv.slice(2);
 const bin = process.env.POSTGRES_BIN ?? '/usr/lib/postgresql/15/bin';
