@@ -113,6 +113,7 @@ export class Workers {
       WORKERS: '1',
       DATABASE_URL: this.databaseUrl,
       DATABASE_POOL_MAX: String(poolMax),
+      INSTANCES: String(this.settings.instances * this.settings.workers),
     });
     const name = `worker ${worker.id} (process ${worker.process.pid})`;
     worker.on('message', (message) => {

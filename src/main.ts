@@ -5,6 +5,7 @@ import { STOP_SIGNALS, Workers } from './cluster.js';
 import { SettingsError, settingsFromEnvironment, type Settings } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
 import { migrate } from './database/migrate.js';
+import { budgetOf, inspectServer, type Server } from './database/server.js';
 import { createLogger } from './http/logging.js';
 import { serve } from './serve.js';
 
@@ -17,6 +18,13 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
       const ran = await migrate(settings, database.url);
       logger.info(ran.length > 0 ? `migrated: ${ran.join(', ')}` : 'the schema is up to date');
     }
+    // One that is out of reach is reported by those who serve.
+    await inspectServer(settings, database.url).then(
+      (server) => {
+        logServer(settings, server, logger);
+      },
+      () => undefined,
+    );
     const sayListening = (url: string) => {
       logger.info(`listening on ${url}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`);
     };
@@ -44,6 +52,21 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
     await database.release();
   }
   logger.info('stopped');
+}
+
+function logServer(settings: Settings, server: Server, logger: Logger): void {
+  const { text, isNear } = budgetOf(settings, server.connections, server.isPooled);
+  logger[isNear ? 'warn' : 'info'](`connections: ${text}`);
+  if (!server.isPooled) return;
+  const { statementTimeoutMs: timeout } = server;
+  if (timeout > 0 && timeout <= settings.statementTimeoutMs) {
+    logger.info(`a pooler keeps STATEMENT_TIMEOUT_MS back; Postgres ends a statement after ${timeout} ms`);
+  } else {
+    logger.warn(
+      `a pooler keeps STATEMENT_TIMEOUT_MS back: this service gives up after ${settings.statementTimeoutMs} ms, Postgres ` +
+        'goes on; see `alter role … set statement_timeout`',
+    );
+  }
 }
 
 /** Resolves with the signal that asks the process to stop; a second one ends it at once. */

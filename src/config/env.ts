@@ -51,6 +51,7 @@ const ENVIRONMENT = z.object({
   DATABASE_SSL_CERT: file.optional(),
   DATABASE_SSL_KEY: file.optional(),
   STATEMENT_TIMEOUT_MS: integer(100, 3_600_000, 60_000),
+  INSTANCES: integer(1, 100_000, 1),
   QUEUE_MAX: integer(0, 1_000_000, 1000),
   QUEUE_WAIT_MS: integer(100, 600_000, 10_000),
   OUTAGE_WAIT_MS: integer(0, 600_000, 30_000),
@@ -69,6 +70,8 @@ const ENVIRONMENT = z.object({
   SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
 });
 
+export const SETTING_NAMES: string[] = Object.keys(ENVIRONMENT.shape);
+
 /** Apart, so that their fault is listed beside any other. */
 const SHARED = ENVIRONMENT.pick({ WORKERS: true, DATABASE_POOL_MAX: true });
 
@@ -85,6 +88,7 @@ export class Settings {
   readonly databasePrepared: boolean;
   readonly databaseSsl: { rejectUnauthorized: boolean; ca?: string; cert?: string; key?: string } | false;
   readonly statementTimeoutMs: number;
+  readonly instances: number;
   readonly queueMax: number;
   readonly queueWaitMs: number;
   readonly outageWaitMs: number;
@@ -131,6 +135,7 @@ export class Settings {
       ...(env.DATABASE_SSL_KEY !== undefined && { key: env.DATABASE_SSL_KEY }),
     };
     this.statementTimeoutMs = env.STATEMENT_TIMEOUT_MS;
+    this.instances = env.INSTANCES;
     this.queueMax = env.QUEUE_MAX;
     this.queueWaitMs = env.QUEUE_WAIT_MS;
     this.outageWaitMs = env.OUTAGE_WAIT_MS;

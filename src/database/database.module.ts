@@ -3,6 +3,7 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { Settings } from '../config/env.js';
 import { dataSourceOptions } from './data-source.js';
 import { Database } from './database.js';
+import { inspectServer } from './server.js';
 
 /** The one connection pool, and the settings, for every other module. */
 @Global()
@@ -11,7 +12,14 @@ export class DatabaseModule {
   static for(settings: Settings, databaseUrl: string): DynamicModule {
     return {
       module: DatabaseModule,
-      imports: [TypeOrmModule.forRoot({ ...dataSourceOptions(settings, databaseUrl), retryAttempts: 0 })],
+      imports: [
+        TypeOrmModule.forRootAsync({
+          useFactory: async () => ({
+            ...dataSourceOptions(settings, databaseUrl, await inspectServer(settings, databaseUrl)),
+            retryAttempts: 0,
+          }),
+        }),
+      ],
       providers: [{ provide: Settings, useValue: settings }, Database],
       exports: [Settings, Database],
     };

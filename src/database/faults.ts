@@ -16,6 +16,8 @@ const PASSING = new Set([
 const PASSING_CLASSES = ['08', '53'];
 /** Of other clients, or of this connection alone: they say nothing of the database. */
 const QUERY_CANCELED = '57014';
+/** pg's, where Postgres ends no statement by itself: see `timeoutOf` in data-source.ts. */
+const READ_TIMEOUT = 'Query read timeout';
 const LOCAL = new Set(['40001', '40P01', '55P03', '26000', '42P05', '0A000', QUERY_CANCELED]);
 const READ_ONLY = '25006';
 /** pg's own errors have no code. */
@@ -49,8 +51,8 @@ export function isReadOnly({ code }: Fault): boolean {
 }
 
 /** Ended by `statement_timeout`, or by an administrator: the code is the same, and the message in the server's language. */
-export function isCanceled({ code }: Fault): boolean {
-  return code === QUERY_CANCELED;
+export function isCanceled({ code, message }: Fault): boolean {
+  return code === QUERY_CANCELED || message === READ_TIMEOUT;
 }
 
 /** Whether it was a server that said so, which can be reached then. */
