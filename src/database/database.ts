@@ -3,8 +3,10 @@ import { Injectable, Logger } from '@nestjs/common';
 import type { Pool } from 'pg';
 import { DataSource, QueryFailedError } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
-import { DatabaseUnavailableError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { DatabaseUnavailableError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
+import { currentCaller } from '../http/caller.js';
+import { Inflight } from '../http/inflight.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 
 /** SQLSTATEs and socket errors after which the same statement may succeed on another connection or a little later. */
@@ -58,16 +60,21 @@ export class Database {
     private readonly dataSource: DataSource,
     private readonly settings: Settings,
   ) {
+    const inflight = Inflight.of(settings);
     this.queue = new RequestQueue({
       slots: settings.databasePoolMax,
       max: settings.queueMax,
       waitMs: settings.queueWaitMs,
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
+      isHeld: () => inflight.holdsAnswers,
     });
+    inflight.onRoom = () => {
+      this.queue.begin();
+    };
   }
 
-  /** Runs a statement in the thread's turn. @throws QueueFullError, DatabaseUnavailableError; what the statement did wrong */
+  /** Runs a statement in the thread's turn. @throws QueueFullError, QueueTimeoutError, DatabaseUnavailableError; what the statement did wrong */
   query<Row>(thread: string, sql: string, parameters: unknown[]): Promise<Row[]> {
     return this.inTurn(thread, () => this.send<Row>(sql, parameters));
   }
@@ -85,7 +92,7 @@ export class Database {
 
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
   merge<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
-    return this.queue.add(kind, thread, request);
+    return this.queue.add(kind, thread, request, currentCaller());
   }
 
   /** What `Kind.run` is made of: runs a statement without waiting for a turn. @throws as `query` */
@@ -97,9 +104,10 @@ export class Database {
 
   private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {
     let result: T | undefined;
-    await this.queue.add(SINGLE, thread, async () => {
+    const carryOut = async () => {
       result = await work();
-    });
+    };
+    await this.queue.add(SINGLE, thread, carryOut, currentCaller());
     return result as T;
   }
 
@@ -121,7 +129,7 @@ export class Database {
   private giveUp(): Error | null {
     const { queueWaitMs, outageWaitMs } = this.settings;
     if (this.outageSince === null) {
-      return new QueueFullError(`No connection became free within ${queueWaitMs} ms`);
+      return new QueueTimeoutError(`No connection became free within QUEUE_WAIT_MS = ${queueWaitMs}`);
     }
     return Date.now() < this.outageSince + outageWaitMs ? null : unreachable();
   }

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { type Kind, type QueueOptions, RequestQueue } from './request-queue.js';
 
 interface Request {
@@ -33,7 +33,7 @@ function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
       },
     }),
   };
-  const giveUp = () => new QueueFullError('waited too long');
+  const giveUp = () => new QueueTimeoutError('waited too long');
   const queue = new RequestQueue({
     slots: 10,
     max: 1000,
