@@ -67,7 +67,7 @@ export class Database {
       waitMs: settings.queueWaitMs,
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
-      isHeld: () => inflight.holdsAnswers,
+      isHeld: (running) => inflight.holdsAnswers(running),
     });
     inflight.onRoom = () => {
       this.queue.begin();

@@ -25,8 +25,8 @@ export interface QueueOptions {
   giveUp: () => Error | null;
   /** Whether requests are merged. */
   merge: boolean;
-  /** While it holds nothing is begun, except by an idle queue; `begin` is to be called when it no longer does. */
-  isHeld?: () => boolean;
+  /** While it holds, with so many statements under way, no other is begun; `begin` is to be called when it no longer does. */
+  isHeld?: (running: number) => boolean;
 }
 
 /** Statements of a merged kind that run at once: two keep Postgres busy, and let the others gather meanwhile. */
@@ -130,7 +130,7 @@ export class RequestQueue {
   /** Begins what may begin, once `isHeld` no longer holds. */
   begin(): void {
     while (this.running < this.options.slots) {
-      if (this.running > 0 && this.options.isHeld?.() === true) return;
+      if (this.running > 0 && this.options.isHeld?.(this.running) === true) return;
       let next: Line<never> | undefined;
       let first: Waiting<never> | null = null;
       let at = Infinity;

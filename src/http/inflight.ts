@@ -42,7 +42,7 @@ interface Waiting {
 export class Inflight {
   private static readonly known = new WeakMap<Settings, Inflight>();
 
-  /** Called when answers have left, and with them `holdsAnswers`. */
+  /** Called when an answer has left, and `holdsAnswers` may no longer hold. */
   onRoom: () => void = () => undefined;
   /** The oldest first. */
   private readonly shares = new Set<Share>();
@@ -50,6 +50,8 @@ export class Inflight {
   private arrivals = 0;
   private bytes = 0;
   private answerBytes = 0;
+  /** The largest answer of late. */
+  private expectedBytes = 0;
   private sweeper: NodeJS.Timeout | undefined;
 
   private constructor(private readonly settings: Settings) {}
@@ -64,9 +66,12 @@ export class Inflight {
     return inflight;
   }
 
-  /** Whether so much is to be written that no further answers should be read from the database. */
-  get holdsAnswers(): boolean {
-    return this.answerBytes >= this.settings.inflightBytes;
+  /**
+   * Whether so much is to be written that no further answers should be read from the database, beside those of so many
+   * statements; these are taken to be as large as the largest of late.
+   */
+  holdsAnswers(statements: number): boolean {
+    return this.answerBytes + statements * this.expectedBytes >= this.settings.inflightBytes;
   }
 
   open(request: IncomingMessage, response: ServerResponse): Share {
@@ -124,6 +129,7 @@ export class Inflight {
   /** Counts an answer, which is there already. */
   answers(share: Share, bytes: number): void {
     if (share.isClosed) return;
+    this.expectedBytes = Math.max(this.expectedBytes, bytes);
     share.answerBytes += bytes;
     this.answerBytes += bytes;
     this.bytes += bytes;
@@ -137,7 +143,7 @@ export class Inflight {
     this.bytes -= share.bodyBytes + share.answerBytes;
     this.answerBytes -= share.answerBytes;
     if (this.waiting.length > 0) this.admit();
-    if (share.answerBytes > 0 && !this.holdsAnswers) this.onRoom();
+    if (share.answerBytes > 0) this.onRoom();
   }
 
   private fits(share: Share, bytes: number): boolean {
@@ -178,6 +184,7 @@ export class Inflight {
 
   private sweep(): void {
     const now = performance.now();
+    this.expectedBytes /= 2;
     for (const share of this.shares) {
       // Of the requests that follow each other on a connection, the later ones do not hear that it is gone.
       if (share.request.socket.destroyed) {
@@ -194,6 +201,7 @@ export class Inflight {
       }
     }
     if (this.shares.size > 0) return;
+    this.expectedBytes = 0;
     clearInterval(this.sweeper);
     this.sweeper = undefined;
   }
