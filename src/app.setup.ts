@@ -1,9 +1,11 @@
+import type { Server } from 'node:http';
 import type { INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { Logger } from 'pino';
 import { AppModule } from './app.module.js';
 import type { Settings } from './config/env.js';
+import { limitClients } from './http/client-limits.js';
 import { ExactRoutesAdapter } from './http/exact-routes.js';
 import { jsonBody } from './http/json-body.js';
 import { NestLog, requestLog } from './http/logging.js';
@@ -23,6 +25,7 @@ export async function createApp(
     new ExactRoutesAdapter(settings.fastPath, [log, jsonBody(settings)]),
     { bodyParser: false, logger: new NestLog(logger), abortOnError: false },
   );
+  limitClients(app.getHttpServer(), settings);
   app.disable('x-powered-by').disable('etag');
   app.use(log);
   app.useGlobalPipes(validationPipe(settings.fastPath));

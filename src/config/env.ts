@@ -59,6 +59,10 @@ const ENVIRONMENT = z.object({
   DATA_DIR: z.string().default('.data'),
   MIGRATE_ON_START: boolean(true),
   WORKERS: integer(1, 1000, 1),
+  INFLIGHT_BYTES: integer(1024, 1024 * 1024 * MIB, 256 * MIB),
+  HEADERS_TIMEOUT_MS: integer(100, 3_600_000, 15_000),
+  BODY_TIMEOUT_MS: integer(100, 3_600_000, 300_000),
+  STALL_TIMEOUT_MS: integer(100, 3_600_000, 30_000),
   BODY_LIMIT_BYTES: integer(1024, 512 * MIB, 64 * MIB),
   BLOB_LIMIT_BYTES: integer(0, 512 * MIB, 32 * MIB),
   // A statement binds a fixed number of arrays, so this is about time and memory, not about parameters.
@@ -95,6 +99,10 @@ export class Settings {
   readonly dataDir: string;
   readonly migrateOnStart: boolean;
   readonly workers: number;
+  readonly inflightBytes: number;
+  readonly headersTimeoutMs: number;
+  readonly bodyTimeoutMs: number;
+  readonly stallTimeoutMs: number;
   readonly bodyLimitBytes: number;
   readonly blobLimitBytes: number;
   readonly rowsLimit: number;
@@ -142,6 +150,10 @@ export class Settings {
     this.dataDir = env.DATA_DIR;
     this.migrateOnStart = env.MIGRATE_ON_START;
     this.workers = env.WORKERS;
+    this.inflightBytes = env.INFLIGHT_BYTES;
+    this.headersTimeoutMs = env.HEADERS_TIMEOUT_MS;
+    this.bodyTimeoutMs = env.BODY_TIMEOUT_MS;
+    this.stallTimeoutMs = env.STALL_TIMEOUT_MS;
     this.bodyLimitBytes = env.BODY_LIMIT_BYTES;
     this.blobLimitBytes = env.BLOB_LIMIT_BYTES;
     this.rowsLimit = env.ROWS_LIMIT;

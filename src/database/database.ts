@@ -3,9 +3,11 @@ import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import type { Pool } from 'pg';
 import { DataSource } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
-import { DatabaseUnavailableError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { DatabaseUnavailableError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
 import { faultOf, isCanceled, isOutage, isPassing, isReadOnly } from './faults.js';
+import { currentCaller } from '../http/caller.js';
+import { Inflight } from '../http/inflight.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
 
@@ -40,13 +42,18 @@ export class Database implements OnApplicationShutdown {
     private readonly dataSource: DataSource,
     private readonly settings: Settings,
   ) {
+    const inflight = Inflight.of(settings);
     this.queue = new RequestQueue({
       slots: settings.databasePoolMax,
       max: settings.queueMax,
       waitMs: settings.queueWaitMs,
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
+      isHeld: (running) => inflight.holdsAnswers(running),
     });
+    inflight.onRoom = () => {
+      this.queue.begin();
+    };
     this.watchdog = new Watchdog(this.pool, this.logger);
   }
 
@@ -54,7 +61,7 @@ export class Database implements OnApplicationShutdown {
     this.watchdog.stop();
   }
 
-  /** Runs a statement in the thread's turn. @throws QueueFullError, DatabaseUnavailableError; what the statement did wrong */
+  /** Runs a statement in the thread's turn. @throws QueueFullError, QueueTimeoutError, DatabaseUnavailableError; what the statement did wrong */
   query<Row>(thread: string, sql: string, parameters: unknown[]): Promise<Row[]> {
     return this.inTurn(thread, () => this.send<Row>(sql, parameters));
   }
@@ -66,7 +73,7 @@ export class Database implements OnApplicationShutdown {
 
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
   merge<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
-    return this.queue.add(kind, thread, request);
+    return this.queue.add(kind, thread, request, currentCaller());
   }
 
   /** What `Kind.run` is made of: runs a statement without waiting for a turn. @throws as `query` */
@@ -78,9 +85,10 @@ export class Database implements OnApplicationShutdown {
 
   private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {
     let result: T | undefined;
-    await this.queue.add(SINGLE, thread, async () => {
+    const carryOut = async () => {
       result = await work();
-    });
+    };
+    await this.queue.add(SINGLE, thread, carryOut, currentCaller());
     return result as T;
   }
 
@@ -121,7 +129,7 @@ export class Database implements OnApplicationShutdown {
     }
     // What gathered during an outage has its turn after it.
     if (Date.now() < this.outageEnd + queueWaitMs) return null;
-    return new QueueFullError(`No connection became free within ${queueWaitMs} ms`);
+    return new QueueTimeoutError(`No connection became free within QUEUE_WAIT_MS = ${queueWaitMs}`);
   }
 
   /** Sends again what a fault cut off that passes. */
