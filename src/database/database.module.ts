@@ -1,6 +1,8 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { Settings } from '../config/env.js';
+import { Metrics } from '../metrics/metrics.js';
+import { TRACING, type Tracing } from '../tracing/tracing.js';
 import { dataSourceOptions } from './data-source.js';
 import { Database } from './database.js';
 
@@ -8,12 +10,22 @@ import { Database } from './database.js';
 @Global()
 @Module({})
 export class DatabaseModule {
-  static for(settings: Settings, databaseUrl: string): DynamicModule {
+  static for(
+    settings: Settings,
+    databaseUrl: string,
+    metrics: Metrics,
+    tracing: Tracing | null,
+  ): DynamicModule {
     return {
       module: DatabaseModule,
       imports: [TypeOrmModule.forRoot({ ...dataSourceOptions(settings, databaseUrl), retryAttempts: 0 })],
-      providers: [{ provide: Settings, useValue: settings }, Database],
-      exports: [Settings, Database],
+      providers: [
+        { provide: Settings, useValue: settings },
+        { provide: Metrics, useValue: metrics },
+        { provide: TRACING, useValue: tracing },
+        Database,
+      ],
+      exports: [Settings, Metrics, TRACING, Database],
     };
   }
 }

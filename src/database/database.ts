@@ -1,10 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Injectable, Logger } from '@nestjs/common';
+import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { Pool } from 'pg';
 import { DataSource, QueryFailedError } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
 import { DatabaseUnavailableError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
+import { Metrics, NO_SQLSTATE } from '../metrics/metrics.js';
+import { TRACING, type Tracing } from '../tracing/tracing.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 
 /** SQLSTATEs and socket errors after which the same statement may succeed on another connection or a little later. */
@@ -31,6 +33,11 @@ const QUERY_CANCELED = '57014';
 const LOST =
   /^(Connection terminated|Client has encountered a connection error|Connection ended|timeout exceeded when trying to connect)/;
 
+/** A SQLSTATE: two characters of class, three more; Node's own codes of five, such as EPIPE, have no digit. */
+const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/;
+
+type DriverError = Error & { code?: string };
+
 /** Runs one statement of a transaction. */
 export type Query = <Row>(sql: string, parameters: unknown[]) => Promise<Row[]>;
 
@@ -53,10 +60,14 @@ export class Database {
   private readonly names = new Map<string, string>();
   /** When the outage that is on began, in `Date.now()`'s milliseconds. */
   private outageSince: number | null = null;
+  /** Statements that were sent again during it. */
+  private repeats = 0;
 
   constructor(
     private readonly dataSource: DataSource,
     private readonly settings: Settings,
+    private readonly metrics: Metrics,
+    @Inject(TRACING) private readonly tracing: Tracing | null,
   ) {
     this.queue = new RequestQueue({
       slots: settings.databasePoolMax,
@@ -64,6 +75,25 @@ export class Database {
       waitMs: settings.queueWaitMs,
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
+      observer: {
+        waited: (milliseconds) => {
+          metrics.queueWait.observe(milliseconds / 1000);
+        },
+        shared: (requests) => {
+          metrics.statementRequests.observe(requests);
+        },
+        refused: (reason) => {
+          metrics.queueRefused.add(reason);
+        },
+      },
+      tracing: tracing ?? undefined,
+    });
+    Object.assign(metrics.read, {
+      poolInUse: () => this.pool.totalCount - this.pool.idleCount,
+      poolIdle: () => this.pool.idleCount,
+      poolMax: () => settings.databasePoolMax,
+      queueWaiting: () => this.queue.length,
+      queueMax: () => settings.queueMax,
     });
   }
 
@@ -126,28 +156,60 @@ export class Database {
     return Date.now() < this.outageSince + outageWaitMs ? null : unreachable();
   }
 
+  private beginOutage(cause: DriverError): void {
+    if (this.outageSince !== null) return;
+    this.outageSince = Date.now();
+    this.repeats = 0;
+    this.logger.warn(`the database is away, requests wait for it: ${described(cause)}`);
+  }
+
+  private endOutage(since: number): void {
+    this.outageSince = null;
+    this.logger.warn(
+      `the database is back after ${Date.now() - since} ms; statements were sent again ${this.repeats} times`,
+    );
+  }
+
   private async retry<T>(work: () => Promise<T>): Promise<T> {
     const deadline = Date.now() + this.settings.outageWaitMs;
     for (let wait = FIRST_DELAY_MS; ; wait = Math.min(2 * wait, MAX_DELAY_MS)) {
+      const began = performance.now();
       try {
         const result = await work();
-        this.outageSince = null;
+        this.metrics.statementSeconds.observe((performance.now() - began) / 1000);
+        if (this.outageSince !== null) this.endOutage(this.outageSince);
         return result;
       } catch (error) {
         const cause = unwrapped(error);
+        const kind = classOf(cause);
+        if (kind !== null) this.metrics.databaseErrors.add(kind);
         if (cause.code === QUERY_CANCELED) {
           throw new DatabaseUnavailableError(`A statement took over ${this.settings.statementTimeoutMs} ms`, {
             cause,
           });
         }
         if (!isPassing(cause)) throw error;
-        if (!cause.code?.startsWith(CONFLICTS)) this.outageSince ??= Date.now();
+        if (!cause.code?.startsWith(CONFLICTS)) this.beginOutage(cause);
         if (Date.now() + wait > deadline) throw unreachable(cause);
-        this.logger.warn(`sent again in ${wait} ms: ${cause.code ?? ''} ${cause.message}`);
+        this.metrics.databaseRetries.add(kind ?? NO_SQLSTATE);
+        this.tracing?.retry(cause, wait);
+        this.repeats += 1;
+        this.logger.debug(`sent again in ${wait} ms: ${described(cause)}`);
         await delay(wait * (0.5 + Math.random() / 2));
       }
     }
   }
+}
+
+/** The class of its SQLSTATE; null when the error is not the database's. */
+function classOf({ code, message }: DriverError): string | null {
+  if (code === undefined) return LOST.test(message) ? NO_SQLSTATE : null;
+  if (SQLSTATE.test(code)) return code.slice(0, 2);
+  return PASSING.has(code) ? NO_SQLSTATE : null;
+}
+
+function described({ code, message }: DriverError): string {
+  return code === undefined ? message : `${code} ${message}`;
 }
 
 function unreachable(cause?: unknown): DatabaseUnavailableError {
@@ -155,8 +217,8 @@ function unreachable(cause?: unknown): DatabaseUnavailableError {
 }
 
 /** pg's error, inside TypeORM's when the statement had been sent. */
-function unwrapped(error: unknown): Error & { code?: string } {
-  return (error instanceof QueryFailedError ? error.driverError : error) as Error & { code?: string };
+function unwrapped(error: unknown): DriverError {
+  return (error instanceof QueryFailedError ? error.driverError : error) as DriverError;
 }
 
 /** The SQLSTATE of a statement that failed, undefined for any other error. */
@@ -164,7 +226,7 @@ export function sqlStateOf(error: unknown): string | undefined {
   return unwrapped(error).code;
 }
 
-function isPassing({ code, message }: Error & { code?: string }): boolean {
+function isPassing({ code, message }: DriverError): boolean {
   if (code === undefined) return LOST.test(message);
   return PASSING.has(code) || (code.length === 5 && PASSING_CLASSES.includes(code.slice(0, 2)));
 }

@@ -24,6 +24,36 @@ export interface QueueOptions {
   giveUp: () => Error | null;
   /** Whether requests are merged. */
   merge: boolean;
+  observer?: QueueObserver;
+  /** Absent: nobody follows requests. */
+  tracing?: StatementTracing | undefined;
+}
+
+/** Is told what the queue does. */
+export interface QueueObserver {
+  /** A request has had its turn, after so many milliseconds. */
+  waited: (milliseconds: number) => void;
+  /** A statement begins that may be shared, for so many requests. */
+  shared: (requests: number) => void;
+  refused: (reason: 'full' | 'timeout' | 'outage') => void;
+}
+
+/** Follows requests through the queue, for traces. */
+export interface StatementTracing {
+  /** The request on whose behalf this runs; undefined when it is not followed. */
+  current: () => unknown;
+  /** The request has had its turn. */
+  begun: (request: Followed) => void;
+  /** Runs a statement of the requests. */
+  statement: (requests: Followed[], work: () => Promise<void>) => Promise<void>;
+  /** The request waited in vain. */
+  gaveUp: (request: Followed, reason: Error) => void;
+}
+
+/** A request in the queue, and since when, as `performance.now()` has it. */
+export interface Followed {
+  trace?: unknown;
+  since: number;
 }
 
 /** Statements of a merged kind that run at once: two keep Postgres busy, and let the others gather meanwhile. */
@@ -36,7 +66,7 @@ const MAX_BYTES = 1024 * 1024;
 
 const ASK_AGAIN_MS = 250;
 
-interface Waiting<Request> {
+interface Waiting<Request> extends Followed {
   request: Request;
   /** Its place in the order of arrival. */
   arrival: number;
@@ -63,13 +93,21 @@ export class RequestQueue {
 
   /** Resolves when the request was carried out. @throws QueueFullError, what `giveUp` says, what the statement threw */
   add<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
-    const { max, slots, waitMs } = this.options;
+    const { max, slots, waitMs, observer, tracing } = this.options;
     if (this.running + this.waiting >= slots + max) {
+      observer?.refused('full');
       return Promise.reject(new QueueFullError(`${max} requests wait for a connection already`));
     }
     const line = this.lineOf(kind);
     return new Promise((resolve, reject) => {
-      const waiting: Waiting<Request> = { request, arrival: this.arrivals++, resolve, reject };
+      const waiting: Waiting<Request> = {
+        request,
+        arrival: this.arrivals++,
+        since: performance.now(),
+        trace: tracing?.current(),
+        resolve,
+        reject,
+      };
       line.push(thread, waiting);
       this.waiting += 1;
       this.begin();
@@ -79,6 +117,11 @@ export class RequestQueue {
         }, waitMs).unref();
       }
     });
+  }
+
+  /** Requests that wait for a connection. */
+  get length(): number {
+    return this.waiting;
   }
 
   private lineOf<Request>(kind: Kind<Request>): Line<Request> {
@@ -104,16 +147,47 @@ export class RequestQueue {
     const members = [...turns.values()].flat();
     this.running += 1;
     this.waiting -= members.length;
-    for (const { timer } of members) clearTimeout(timer);
+    this.observe(line.kind, members);
     try {
-      await line.kind.run(members.map(({ request }) => request));
+      await this.run(line.kind, members);
       for (const { resolve } of members) resolve();
     } catch (error) {
-      await settle(line.kind, members, error);
+      await this.settle(line.kind, members, error);
     }
     line.done(turns.keys());
     this.running -= 1;
     this.begin();
+  }
+
+  private observe<Request>({ merge }: Kind<Request>, members: Waiting<Request>[]): void {
+    const { observer, tracing } = this.options;
+    const now = performance.now();
+    for (const member of members) {
+      clearTimeout(member.timer);
+      observer?.waited(now - member.since);
+      tracing?.begun(member);
+    }
+    if (merge !== undefined) observer?.shared(members.length);
+  }
+
+  private run<Request>(kind: Kind<Request>, members: Waiting<Request>[]): Promise<void> {
+    const { tracing } = this.options;
+    const work = () => kind.run(members.map(({ request }) => request));
+    return tracing === undefined ? work() : tracing.statement(members, work);
+  }
+
+  /** Each request by itself, since one of them is to blame, and fails alone. */
+  private async settle<Request>(
+    kind: Kind<Request>,
+    members: Waiting<Request>[],
+    error: unknown,
+  ): Promise<void> {
+    // What says nothing of a single request, such as a database that is away, is true of all of them.
+    const alike = members.length === 1 || error instanceof DomainError;
+    for (const member of members) {
+      const { resolve, reject } = member;
+      await (alike ? Promise.reject(error as Error) : this.run(kind, [member])).then(resolve, reject);
+    }
   }
 
   private expire<Request>(line: Line<Request>, thread: string, waiting: Waiting<Request>): void {
@@ -126,6 +200,8 @@ export class RequestQueue {
     }
     line.remove(thread, waiting);
     this.waiting -= 1;
+    this.options.observer?.refused(reason instanceof QueueFullError ? 'timeout' : 'outage');
+    this.options.tracing?.gaveUp(waiting, reason);
     waiting.reject(reason);
   }
 }
@@ -212,17 +288,4 @@ function fitting<Request>(
     count += 1;
   }
   return count;
-}
-
-/** Each request by itself, since one of them is to blame, and fails alone. */
-async function settle<Request>(
-  kind: Kind<Request>,
-  members: Waiting<Request>[],
-  error: unknown,
-): Promise<void> {
-  // What says nothing of a single request, such as a database that is away, is true of all of them.
-  const alike = members.length === 1 || error instanceof DomainError;
-  for (const { request, resolve, reject } of members) {
-    await (alike ? Promise.reject(error as Error) : kind.run([request])).then(resolve, reject);
-  }
 }

@@ -23,12 +23,14 @@ export function jsonBody(settings: Settings): Middleware {
     const parse = (error: unknown, bytes?: Buffer) => {
       try {
         if (error !== undefined) throw toDomainError(error, settings);
+        request.bodyBytes = bytes?.length ?? 0;
         request.body = parseBody(bytes, settings.rowsLimit);
       } catch (fault) {
         next(fault);
         return;
       }
-      next();
+      if (request.trace === undefined) next();
+      else request.trace.run(request.body, next);
     };
     const { 'content-type': type, 'content-encoding': encoding } = request.headers;
     if (type === undefined || !(type === 'application/json' || JSON_TYPE.test(type))) {
