@@ -78,7 +78,7 @@ describe('GET /metrics', () => {
       headers: { 'content-type': 'application/json' },
       body: new Blob(['{"thread_id"', ':"t"}']).stream(),
       duplex: 'half',
-    } as RequestInit);
+    });
     expect(answer.status).toBe(200);
     await answer.text();
     expect((await scrape()).value('request_size_bytes_sum', { operation: 'list' })).toBe(17);
