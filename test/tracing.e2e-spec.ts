@@ -229,7 +229,7 @@ it(
   SLOW_MS,
 );
 
-it.each([
+it.each<{ what: string; environment: Record<string, string>; sampled: boolean }>([
   { what: 'the caller does not sample it', environment: {}, sampled: false },
   { what: 'OTEL_SDK_DISABLED', environment: { OTEL_SDK_DISABLED: 'true' }, sampled: true },
   { what: 'OTEL_TRACES_SAMPLER', environment: { OTEL_TRACES_SAMPLER: 'always_off' }, sampled: true },
