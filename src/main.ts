@@ -7,12 +7,20 @@ import { leaseDatabase } from './database/database-lease.js';
 import { migrate } from './database/migrate.js';
 import { budgetOf, inspectServer, type Server } from './database/server.js';
 import { createLogger } from './http/logging.js';
+import { MetricsServer } from './metrics/metrics-server.js';
+import { Metrics } from './metrics/metrics.js';
 import { serve } from './serve.js';
 
 async function start(settings: Settings, logger: Logger): Promise<void> {
   logger.info({ settings: settings.masked() }, 'starting');
   const stopped = stopSignal();
   const database = await leaseDatabase(settings, logger);
+  let metricsServer: MetricsServer | undefined;
+  const serveMetrics = async (scrape: () => Promise<string>) => {
+    if (settings.metricsPort === null) return;
+    metricsServer = await MetricsServer.listen(settings.metricsPort, settings.host, scrape);
+    logger.info(`metrics on ${metricsServer.url}`);
+  };
   try {
     if (settings.migrateOnStart) {
       const ran = await migrate(settings, database.url);
@@ -31,6 +39,7 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
     if (settings.workers > 1) {
       const workers = new Workers(settings, database.url, logger);
       try {
+        await serveMetrics(() => workers.scrape());
         sayListening(await workers.listen());
         const signal = await Promise.race([stopped, workers.failed]);
         logger.info(`${signal}: stopping`);
@@ -41,6 +50,7 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
     } else {
       await serve(settings, database.url, logger, {
         open: async (app) => {
+          await serveMetrics(() => app.get(Metrics).scrape());
           await app.listen(settings.port, settings.host);
           sayListening(await app.getUrl());
         },
@@ -49,6 +59,7 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
       });
     }
   } finally {
+    metricsServer?.close();
     await database.release();
   }
   logger.info('stopped');

@@ -33,7 +33,9 @@ async function begin(body: Buffer, ...headers: string[]): Promise<{ client: RawC
   return { client, finish: () => client.write(body.subarray(-10)) };
 }
 
-const isAnswered = async () => expect((await app.post('list', {})).status).toBe(200);
+const isAnswered = async () => {
+  expect((await app.post('list', {})).status).toBe(200);
+};
 
 describe('a client that is slow', () => {
   it.each([

@@ -4,15 +4,16 @@ import { z } from 'zod';
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
 const MIB = 1024 * 1024;
 
-const integer = (min: number, max: number, fallback: number) =>
+const anInteger = (min: number, max: number) =>
   z
     .string()
     .refine(
       (text) => /^-?\d+$/.test(text) && Number(text) >= min && Number(text) <= max,
       `must be an integer from ${min} to ${max}`,
     )
-    .transform(Number)
-    .default(fallback);
+    .transform(Number);
+
+const integer = (min: number, max: number, fallback: number) => anInteger(min, max).default(fallback);
 
 const boolean = (fallback: boolean) =>
   z
@@ -32,6 +33,15 @@ const file = z.string().transform((path, context) => {
 const postgresUrl = z.string().refine((text) => {
   return URL.canParse(text) && ['postgres:', 'postgresql:'].includes(new URL(text).protocol);
 }, 'must be a URL such as postgresql://user:password@host:5432/database');
+
+const otlpProtocol = z.enum(['http/protobuf', 'http/json'], {
+  error: 'must be http/protobuf or http/json',
+});
+
+/** How traces are sent. */
+export interface TracingSettings {
+  protocol: z.infer<typeof otlpProtocol>;
+}
 
 /** Every environment variable of the service; the README's table says the same in words. */
 const ENVIRONMENT = z.object({
@@ -72,6 +82,14 @@ const ENVIRONMENT = z.object({
   FAST_PATH: boolean(true),
   SWAGGER_ENABLED: boolean(true),
   SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
+  METRICS_PORT: anInteger(0, 65_535).optional(),
+  // OpenTelemetry's own names; what else it has by that prefix, its SDK reads.
+  OTEL_SDK_DISABLED: z.string().optional(),
+  OTEL_TRACES_EXPORTER: z.enum(['otlp', 'none'], { error: 'must be otlp or none' }).default('otlp'),
+  OTEL_EXPORTER_OTLP_ENDPOINT: z.url().optional(),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: z.url().optional(),
+  OTEL_EXPORTER_OTLP_PROTOCOL: otlpProtocol.optional(),
+  OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: otlpProtocol.optional(),
 });
 
 export const SETTING_NAMES: string[] = Object.keys(ENVIRONMENT.shape);
@@ -111,6 +129,10 @@ export class Settings {
   readonly fastPath: boolean;
   readonly swaggerEnabled: boolean;
   readonly shutdownDelayMs: number;
+  /** Null: metrics are served beside the operations. */
+  readonly metricsPort: number | null;
+  /** Null: no traces. */
+  readonly tracing: TracingSettings | null;
 
   /** @throws SettingsError */
   constructor(environment: Record<string, string | undefined>) {
@@ -162,6 +184,8 @@ export class Settings {
     this.fastPath = env.FAST_PATH;
     this.swaggerEnabled = env.SWAGGER_ENABLED;
     this.shutdownDelayMs = env.SHUTDOWN_DELAY_MS;
+    this.metricsPort = env.METRICS_PORT ?? null;
+    this.tracing = tracingOf(env);
   }
 
   /** The settings for a log: no password, no key. */
@@ -172,6 +196,14 @@ export class Settings {
       databaseSsl: this.databaseSsl && { ...this.databaseSsl, key: this.databaseSsl.key && '***' },
     };
   }
+}
+
+function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {
+  const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? env.OTEL_EXPORTER_OTLP_ENDPOINT;
+  const isOff = env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none';
+  if (isOff || endpoint === undefined) return null;
+  const { OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: own, OTEL_EXPORTER_OTLP_PROTOCOL: shared } = env;
+  return { protocol: own ?? shared ?? 'http/protobuf' };
 }
 
 /** Reads `.env` in the working directory, when there is one, then the environment, which wins. @throws SettingsError */

@@ -1,6 +1,8 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { Settings } from '../config/env.js';
+import { Metrics } from '../metrics/metrics.js';
+import { TRACING, type Tracing } from '../tracing/tracing.js';
 import { dataSourceOptions } from './data-source.js';
 import { Database } from './database.js';
 import { inspectServer } from './server.js';
@@ -9,7 +11,12 @@ import { inspectServer } from './server.js';
 @Global()
 @Module({})
 export class DatabaseModule {
-  static for(settings: Settings, databaseUrl: string): DynamicModule {
+  static for(
+    settings: Settings,
+    databaseUrl: string,
+    metrics: Metrics,
+    tracing: Tracing | null,
+  ): DynamicModule {
     return {
       module: DatabaseModule,
       imports: [
@@ -20,8 +27,13 @@ export class DatabaseModule {
           }),
         }),
       ],
-      providers: [{ provide: Settings, useValue: settings }, Database],
-      exports: [Settings, Database],
+      providers: [
+        { provide: Settings, useValue: settings },
+        { provide: Metrics, useValue: metrics },
+        { provide: TRACING, useValue: tracing },
+        Database,
+      ],
+      exports: [Settings, Metrics, TRACING, Database],
     };
   }
 }

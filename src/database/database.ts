@@ -1,13 +1,23 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
+import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import type { Pool } from 'pg';
 import { DataSource } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
 import { DatabaseUnavailableError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
-import { faultOf, isCanceled, isOutage, isPassing, isReadOnly } from './faults.js';
 import { currentCaller } from '../http/caller.js';
 import { Inflight } from '../http/inflight.js';
+import { Metrics, NO_SQLSTATE } from '../metrics/metrics.js';
+import { TRACING, type Tracing } from '../tracing/tracing.js';
+import {
+  type Fault,
+  faultOf,
+  isCanceled,
+  isOutage,
+  isPassing,
+  isReadOnly,
+  sqlStateClassOf,
+} from './faults.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
 
@@ -37,10 +47,14 @@ export class Database implements OnApplicationShutdown {
   /** When the outage that is on began, and when the last one ended, in `Date.now()`'s milliseconds. */
   private outageSince: number | null = null;
   private outageEnd = 0;
+  /** Statements that were sent again during it. */
+  private repeats = 0;
 
   constructor(
     private readonly dataSource: DataSource,
     private readonly settings: Settings,
+    private readonly metrics: Metrics,
+    @Inject(TRACING) private readonly tracing: Tracing | null,
   ) {
     const inflight = Inflight.of(settings);
     this.queue = new RequestQueue({
@@ -50,6 +64,25 @@ export class Database implements OnApplicationShutdown {
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
       isHeld: (running) => inflight.holdsAnswers(running),
+      observer: {
+        waited: (milliseconds) => {
+          metrics.queueWait.observe(milliseconds / 1000);
+        },
+        shared: (requests) => {
+          metrics.statementRequests.observe(requests);
+        },
+        refused: (reason) => {
+          metrics.queueRefused.add(reason);
+        },
+      },
+      tracing: tracing ?? undefined,
+    });
+    Object.assign(metrics.read, {
+      poolInUse: () => this.pool.totalCount - this.pool.idleCount,
+      poolIdle: () => this.pool.idleCount,
+      poolMax: () => settings.databasePoolMax,
+      queueWaiting: () => this.queue.length,
+      queueMax: () => settings.queueMax,
     });
     inflight.onRoom = () => {
       this.queue.begin();
@@ -141,20 +174,26 @@ export class Database implements OnApplicationShutdown {
         const begun = Date.now();
         try {
           if (wait > FIRST_DELAY_MS) await this.watchdog.fence();
+          const began = performance.now();
           const result = await work();
-          if (this.outageSince !== null) this.hasSucceeded(fails);
+          this.metrics.statementSeconds.observe((performance.now() - began) / 1000);
+          if (this.outageSince !== null) this.hasSucceeded(this.outageSince, fails);
           return result;
         } catch (error) {
           const cause = faultOf(error);
+          const kind = sqlStateClassOf(cause) ?? (isPassing(cause) ? NO_SQLSTATE : null);
+          if (kind !== null) this.metrics.databaseErrors.add(kind);
           this.refuse(error, Date.now() - begun);
           if (isOutage(cause) && !fails) {
             fails = true;
             this.failing += 1;
-            this.outageSince ??= begun;
-            if (isReadOnly(cause)) this.watchdog.dropIdle();
+            this.beginOutage(begun, cause);
           }
           if (Date.now() + wait > deadline) throw unreachable(cause);
-          this.logger.warn(`sent again in ${wait} ms: ${cause.code ?? ''} ${cause.message}`);
+          this.metrics.databaseRetries.add(kind ?? NO_SQLSTATE);
+          this.tracing?.retry(cause, wait);
+          this.repeats += 1;
+          this.logger.debug(`sent again in ${wait} ms: ${described(cause)}`);
         }
         await delay(wait * (0.5 + Math.random() / 2));
       }
@@ -174,12 +213,27 @@ export class Database implements OnApplicationShutdown {
     if (!isPassing(cause)) throw error;
   }
 
+  private beginOutage(since: number, cause: Fault): void {
+    if (isReadOnly(cause)) this.watchdog.dropIdle();
+    if (this.outageSince !== null) return;
+    this.outageSince = since;
+    this.repeats = 0;
+    this.logger.warn(`the database is away, requests wait for it: ${described(cause)}`);
+  }
+
   /** While others fail, such as writes on a read-only server, the outage is not over. */
-  private hasSucceeded(failed: boolean): void {
+  private hasSucceeded(since: number, failed: boolean): void {
     if (this.failing > (failed ? 1 : 0)) return;
     this.outageSince = null;
     this.outageEnd = Date.now();
+    this.logger.warn(
+      `the database is back after ${Date.now() - since} ms; statements were sent again ${this.repeats} times`,
+    );
   }
+}
+
+function described({ code, message }: Fault): string {
+  return code === undefined ? message : `${code} ${message}`;
 }
 
 function unreachable(cause?: unknown): DatabaseUnavailableError {

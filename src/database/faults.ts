@@ -34,6 +34,11 @@ export function sqlStateOf(error: unknown): string | undefined {
   return faultOf(error).code;
 }
 
+/** The class of its SQLSTATE, its first two characters; null when no server gave it one. */
+export function sqlStateClassOf({ code }: Fault): string | null {
+  return code !== undefined && isSqlState(code) ? code.slice(0, 2) : null;
+}
+
 /** Whether the same statement may succeed later. */
 export function isPassing({ code, message }: Fault): boolean {
   if (code === undefined) return LOST.test(message);

@@ -1,4 +1,4 @@
-import { DomainError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { DomainError, QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { Caller, CallerGoneError } from '../http/caller.js';
 
 /** A kind of request, as the queue sees it. */
@@ -27,6 +27,36 @@ export interface QueueOptions {
   merge: boolean;
   /** While it holds, with so many statements under way, no other is begun; `begin` is to be called when it no longer does. */
   isHeld?: (running: number) => boolean;
+  observer?: QueueObserver;
+  /** Absent: nobody follows requests. */
+  tracing?: StatementTracing | undefined;
+}
+
+/** Is told what the queue does. */
+export interface QueueObserver {
+  /** A request has had its turn, after so many milliseconds. */
+  waited: (milliseconds: number) => void;
+  /** A statement begins that may be shared, for so many requests. */
+  shared: (requests: number) => void;
+  refused: (reason: 'full' | 'timeout' | 'outage') => void;
+}
+
+/** Follows requests through the queue, for traces. */
+export interface StatementTracing {
+  /** The request on whose behalf this runs; undefined when it is not followed. */
+  current: () => unknown;
+  /** The request has had its turn. */
+  begun: (request: Followed) => void;
+  /** Runs a statement of the requests. */
+  statement: (requests: Followed[], work: () => Promise<void>) => Promise<void>;
+  /** The request waited in vain. */
+  gaveUp: (request: Followed, reason: Error) => void;
+}
+
+/** A request in the queue, and since when, as `performance.now()` has it. */
+export interface Followed {
+  trace?: unknown;
+  since: number;
 }
 
 /** Statements of a merged kind that run at once: two keep Postgres busy, and let the others gather meanwhile. */
@@ -42,7 +72,7 @@ const ASK_AGAIN_MS = 250;
 /** Counts across the lines, so that a thread that had its turn in one is behind those that wait in another. */
 let turnsGiven = 0;
 
-interface Waiting<Request> {
+interface Waiting<Request> extends Followed {
   request: Request;
   /** Threads of two tenants are two, whatever their ids. */
   thread: string;
@@ -98,9 +128,10 @@ export class RequestQueue {
     request: Request,
     caller: Caller = new Caller(),
   ): Promise<void> {
-    const { max, slots, waitMs } = this.options;
+    const { max, slots, waitMs, observer, tracing } = this.options;
     if (caller.isGone) return Promise.reject(new CallerGoneError());
     if (this.running + this.waiting >= slots + max) {
+      observer?.refused('full');
       return Promise.reject(
         new QueueFullError(`${max} requests wait for a connection already, as many as QUEUE_MAX allows`),
       );
@@ -110,6 +141,7 @@ export class RequestQueue {
     return new Promise((resolve, reject) => {
       const waiting: Waiting<Request> = {
         ...{ request, tenant, caller, begun: false, resolve, reject },
+        ...{ since: performance.now(), trace: tracing?.current() },
         thread: tenant.name === '' ? thread : `${tenant.name}\0${thread}`,
       };
       line.push(waiting);
@@ -125,6 +157,11 @@ export class RequestQueue {
         this.expire(line, waiting);
       }, waitMs).unref();
     });
+  }
+
+  /** Requests that wait for a connection. */
+  get length(): number {
+    return this.waiting;
   }
 
   /** Begins what may begin, once `isHeld` no longer holds. */
@@ -172,16 +209,16 @@ export class RequestQueue {
     this.running += 1;
     this.turns = Math.max(this.turns, members[0]?.tenant.turns ?? 0);
     for (const waiting of members) {
-      clearTimeout(waiting.timer);
       waiting.begun = true;
       waiting.caller.onGone = null;
       this.leave(waiting.tenant);
     }
+    this.observe(line.kind, members);
     try {
-      await line.kind.run(members.map(({ request }) => request));
+      await this.run(line.kind, members);
       for (const { resolve } of members) resolve();
     } catch (error) {
-      await settle(line.kind, members, error);
+      await this.settle(line.kind, members, error);
     }
     line.done(members);
     if (line.isIdle) this.lines.delete(line.key);
@@ -195,6 +232,37 @@ export class RequestQueue {
     if (tenant.waiting === 0 && tenant.name !== '') this.tenants.delete(tenant.name);
   }
 
+  private observe<Request>({ merge }: Kind<Request>, members: Waiting<Request>[]): void {
+    const { observer, tracing } = this.options;
+    const now = performance.now();
+    for (const member of members) {
+      clearTimeout(member.timer);
+      observer?.waited(now - member.since);
+      tracing?.begun(member);
+    }
+    if (merge !== undefined) observer?.shared(members.length);
+  }
+
+  private run<Request>(kind: Kind<Request>, members: Waiting<Request>[]): Promise<void> {
+    const { tracing } = this.options;
+    const work = () => kind.run(members.map(({ request }) => request));
+    return tracing === undefined ? work() : tracing.statement(members, work);
+  }
+
+  /** Each request by itself, since one of them is to blame, and fails alone. */
+  private async settle<Request>(
+    kind: Kind<Request>,
+    members: Waiting<Request>[],
+    error: unknown,
+  ): Promise<void> {
+    // What says nothing of a single request, such as a database that is away, is true of all of them.
+    const alike = members.length === 1 || error instanceof DomainError;
+    for (const member of members) {
+      const { resolve, reject } = member;
+      await (alike ? Promise.reject(error as Error) : this.run(kind, [member])).then(resolve, reject);
+    }
+  }
+
   private expire<Request>(line: Line<Request>, waiting: Waiting<Request>): void {
     const reason = this.options.giveUp();
     if (reason === null) {
@@ -204,6 +272,8 @@ export class RequestQueue {
       return;
     }
     waiting.caller.onGone = null;
+    this.options.observer?.refused(reason instanceof QueueTimeoutError ? 'timeout' : 'outage');
+    this.options.tracing?.gaveUp(waiting, reason);
     this.remove(line, waiting, reason);
   }
 
@@ -337,17 +407,4 @@ function fitting<Request>(
     count += 1;
   }
   return count;
-}
-
-/** Each request by itself, since one of them is to blame, and fails alone. */
-async function settle<Request>(
-  kind: Kind<Request>,
-  members: Waiting<Request>[],
-  error: unknown,
-): Promise<void> {
-  // What says nothing of a single request, such as a database that is away, is true of all of them.
-  const alike = members.length === 1 || error instanceof DomainError;
-  for (const { request, resolve, reject } of members) {
-    await (alike ? Promise.reject(error as Error) : kind.run([request])).then(resolve, reject);
-  }
 }

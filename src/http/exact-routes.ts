@@ -3,6 +3,7 @@ import type { NestApplicationOptions } from '@nestjs/common';
 import type { RequestHandler } from '@nestjs/common/internal';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { answer } from './answer.js';
+import type { Operations } from './operations.js';
 import { answerProblem } from './problem.filter.js';
 
 /** What passes a request on, as Express's middleware does. */
@@ -26,13 +27,17 @@ export class ExactRoutesAdapter extends ExpressAdapter {
   constructor(
     private readonly fast: boolean,
     private readonly middleware: Middleware[],
+    private readonly operations: Operations,
   ) {
     super();
   }
 
   override post(...args: [RequestHandler] | [path: unknown, RequestHandler]): unknown {
     const [path, handler] = args;
-    if (typeof path === 'string' && handler !== undefined) this.routes.set(path, handler);
+    if (typeof path === 'string' && handler !== undefined) {
+      this.routes.set(path, handler);
+      this.operations.add(path);
+    }
     return super.post(...(args as [unknown, RequestHandler]));
   }
 

@@ -27,12 +27,18 @@ export function jsonBody(settings: Settings): Middleware {
       inflight.read(share, bytes?.length ?? 0);
       try {
         if (error !== undefined) throw toDomainError(error, settings);
+        request.bodyBytes = bytes?.length ?? 0;
         request.body = parseBody(bytes, settings.rowsLimit);
       } catch (fault) {
         next(fault);
         return;
       }
-      answering(share.caller, next);
+      if (request.trace === undefined) answering(share.caller, next);
+      else {
+        request.trace.run(request.body, () => {
+          answering(share.caller, next);
+        });
+      }
     };
     const { 'content-type': type, 'content-encoding': encoding, 'content-length': length } = request.headers;
     if (type === undefined || !(type === 'application/json' || JSON_TYPE.test(type))) {
