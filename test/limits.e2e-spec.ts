@@ -30,7 +30,7 @@ function aBody(bytes: number, thread_id = aThread()): Buffer {
 async function begin(body: Buffer, ...headers: string[]): Promise<{ client: RawClient; finish: () => void }> {
   const client = await open();
   client.post('put', `Content-Length: ${body.length}`, ...headers).write(body.subarray(0, -10));
-  return { client, finish: () => client.write(body.subarray(-10)) };
+  return { client, finish: () => void client.write(body.subarray(-10)) };
 }
 
 const isAnswered = async () => {

@@ -3,12 +3,26 @@ import { Transform, Type } from 'class-transformer';
 import { getMetadataStorage, ValidationTypes } from 'class-validator';
 
 /**
+ * Nest's pipe, on the fields that the class has: class-transformer takes the square of the number of fields, seconds for
+ * a hundred thousand that nobody asked for.
+ */
+export class KnownFieldsPipe extends ValidationPipe {
+  override transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
+    const { metatype } = metadata;
+    return super.transform(
+      metatype && isPlain(value) ? known(metatype as Class<object>, value) : value,
+      metadata,
+    );
+  }
+}
+
+/**
  * What class-transformer and class-validator do to a request costs some 50 µs; the same checks as plain calls cost less
  * than one. So the decorators' metadata are compiled, once for each class, to a function that makes a DTO of a request
  * without a fault. A request with a fault, or a class with a decorator that is not known here, goes the usual way, which
  * also finds the words for the fault.
  */
-export class CompiledValidationPipe extends ValidationPipe {
+export class CompiledValidationPipe extends KnownFieldsPipe {
   private readonly makers = new Map<unknown, Maker | null>();
 
   override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
@@ -127,6 +141,32 @@ function newField(type: Class<object>, name: string): Field | null {
   const items = itemType === undefined ? undefined : compile(itemType());
   if (items === null) return null;
   return { name, checks: [], ...(convert && { convert }), ...(items && { items }) };
+}
+
+function known(type: Class<object>, value: Record<string, unknown>): Record<string, unknown> {
+  const fields: Record<string, unknown> = {};
+  for (const { propertyName: name } of getMetadataStorage().getTargetValidationMetadatas(
+    type,
+    '',
+    false,
+    false,
+  )) {
+    if (name in fields || !Object.hasOwn(value, name)) continue;
+    const own = value[name];
+    const itemType = Reflect.getMetadata(ITEMS, type.prototype as object, name) as
+      (() => Class<object>) | undefined;
+    fields[name] =
+      itemType !== undefined && Array.isArray(own)
+        ? own.map((item: unknown) => (isPlain(item) ? known(itemType(), item) : item))
+        : withoutFields(own);
+  }
+  return fields;
+}
+
+/** No field takes an object that was parsed; what is in it says nothing more of its fault. */
+function withoutFields(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutFields);
+  return isPlain(value) ? {} : value;
 }
 
 function isPlain(value: unknown): value is Record<string, unknown> {

@@ -62,6 +62,10 @@ export class Service {
     return this.output;
   }
 
+  get pid(): number | undefined {
+    return this.child.pid;
+  }
+
   get url(): string {
     const [, url] = /listening on (http:[^\s",]+)/.exec(this.output) ?? [];
     if (url === undefined) throw new Error(`It does not listen: ${this.output}`);
