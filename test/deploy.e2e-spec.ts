@@ -96,7 +96,7 @@ beforeAll(async () => {
   database = await createDatabase();
   app = await Service.start({
     ...{ DATABASE_URL: database.url, DATABASE_POOL_MAX: '1', QUEUE_MAX: '1' },
-    ...{ QUEUE_WAIT_MS: '200', STATEMENT_TIMEOUT_MS: '1000' },
+    STATEMENT_TIMEOUT_MS: '3000',
   }).ready();
   await load();
   ({ samples } = scrapeOf(await (await fetch(`${app.url}/metrics`)).text()));

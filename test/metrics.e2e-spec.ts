@@ -123,7 +123,7 @@ describe('GET /metrics', () => {
   });
 
   it('shows the pool and the queue, what they refused and why', async () => {
-    await start({ DATABASE_POOL_MAX: '2', QUEUE_MAX: '3', QUEUE_WAIT_MS: '400' });
+    await start({ DATABASE_POOL_MAX: '2', QUEUE_MAX: '3', QUEUE_WAIT_MS: '1000' });
     const before = await scrape();
     expect(before.value('pool_max_connections')).toBe(2);
     expect(before.value('queue_max_requests')).toBe(3);
