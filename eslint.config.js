@@ -27,7 +27,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ['*.js', '.*.cjs', 'test/support/*.mjs', 'clients/typescript/scripts/*.mjs'],
+    files: ['*.js', '.*.cjs', 'test/{fuzz,support}/*.mjs', 'clients/typescript/scripts/*.mjs'],
     extends: [tseslint.configs.disableTypeChecked],
   },
   {

@@ -50,7 +50,7 @@ it(
       service
         .post('put', aPut({ thread_id: `agent-${n}` }), agent)
         .then(({ status }) => status)
-        .catch((error: NodeJS.ErrnoException) => error.code ?? error.message);
+        .catch((error: unknown) => String(error));
     // Nothing is stored meanwhile, so that all of them are there at once.
     await database.sql('begin');
     await database.sql('lock table checkpoints');
@@ -60,10 +60,10 @@ it(
       await delay(20);
     }
     let most = 0;
-    let done = false;
-    const answered = Promise.all(answers).finally(() => (done = true));
+    const state = { done: false };
+    const answered = Promise.all(answers).finally(() => (state.done = true));
     await database.sql('commit');
-    while (!done) {
+    while (!state.done) {
       most = Math.max(most, await connections());
       await delay(20);
     }

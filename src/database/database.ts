@@ -83,6 +83,7 @@ export class Database implements OnApplicationShutdown {
       poolMax: () => settings.databasePoolMax,
       queueWaiting: () => this.queue.length,
       queueMax: () => settings.queueMax,
+      inflightBytes: () => inflight.totalBytes,
     });
     inflight.onRoom = () => {
       this.queue.begin();

@@ -74,6 +74,11 @@ export class Inflight {
     return this.answerBytes + statements * this.expectedBytes >= this.settings.inflightBytes;
   }
 
+  /** Of bodies and answers together. */
+  get totalBytes(): number {
+    return this.bytes;
+  }
+
   open(request: IncomingMessage, response: ServerResponse): Share {
     const share = new Share(this.arrivals++, request, response);
     this.shares.add(share);

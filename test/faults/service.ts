@@ -34,7 +34,10 @@ export class Service {
   async start(): Promise<void> {
     const child = spawn(process.execPath, [MAIN], {
       cwd: tmpdir(), // where no .env is
-      env: { PATH: process.env.PATH, HOST: '127.0.0.1', PORT: String(this.port), ...this.environment },
+      env: {
+        ...{ PATH: process.env.PATH, HOST: '127.0.0.1', PORT: String(this.port), LOG_LEVEL: 'debug' },
+        ...this.environment,
+      },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     this.child = child;
@@ -43,7 +46,7 @@ export class Service {
     createInterface({ input: child.stdout }).on('line', (line) => {
       const [, cause] = /sent again in \d+ ms: (\S*) /.exec(line) ?? [];
       if (cause !== undefined) this.retries.set(cause, (this.retries.get(cause) ?? 0) + 1);
-      else appendFileSync(this.logFile, `${line}\n`);
+      else if (!line.startsWith('{"level":"debug"')) appendFileSync(this.logFile, `${line}\n`);
     });
     while (!(await this.isReady())) {
       if (!running.has(child)) throw new Error(`The service ended, see ${this.logFile}`);
