@@ -81,7 +81,7 @@ it(
     expect(first).toMatchObject({
       level: 'warn',
       kind: 'queue-full',
-      reason: '0 requests wait for a connection already',
+      reason: '0 requests wait for a connection already, as many as QUEUE_MAX allows',
     });
     expect(first).not.toHaveProperty('err');
     expect(others.map(({ level }) => level)).toEqual(Array(49).fill('debug'));

@@ -223,7 +223,7 @@ it(
     const { request, children } = await traceOf(late.traceId);
     expect(request).toMatchObject({ status: ERROR, attributes: { 'http.response.status_code': 503 } });
     expect(children).toMatchObject([
-      { name: 'queue', status: ERROR, attributes: { 'error.type': 'queue-full' } },
+      { name: 'queue', status: ERROR, attributes: { 'error.type': 'queue-timeout' } },
     ]);
   },
   SLOW_MS,
