@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Settings } from './config/env.js';
+import { BACKLOG } from './http/exact-routes.js';
 import type { MetricSnapshot } from './metrics/instruments.js';
 import type { Metrics } from './metrics/metrics.js';
 import { MetricsSum } from './metrics/sum.js';
@@ -74,7 +75,7 @@ export class Workers {
   /** Opens the port once all are ready; returns its URL. */
   async listen(): Promise<string> {
     await Promise.race([this.allReady, this.failed]);
-    this.port.listen(this.settings.port, this.settings.host);
+    this.port.listen({ port: this.settings.port, host: this.settings.host, backlog: BACKLOG });
     await once(this.port, 'listening');
     const { address, family, port } = this.port.address() as AddressInfo;
     return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;

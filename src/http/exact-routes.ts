@@ -6,6 +6,9 @@ import { answer } from './answer.js';
 import type { Operations } from './operations.js';
 import { answerProblem } from './problem.filter.js';
 
+/** Connections that may wait to be accepted: with Node's 511, some are lost when thousands of agents come at once. */
+export const BACKLOG = 4096;
+
 /** What passes a request on, as Express's middleware does. */
 export type Middleware = (
   request: IncomingMessage,
@@ -52,6 +55,12 @@ export class ExactRoutesAdapter extends ExpressAdapter {
       if (handler === undefined) express(request, response);
       else this.run(0, handler, request, response);
     });
+  }
+
+  override listen(port: string | number, ...args: unknown[]): Server {
+    const [host, callback] = args.length > 1 ? args : [undefined, args[0]];
+    const options = { port: Number(port), backlog: BACKLOG, ...(typeof host === 'string' && { host }) };
+    return (this.getHttpServer() as Server).listen(options, callback as () => void);
   }
 
   private run(at: number, handler: RequestHandler, request: IncomingMessage, response: ServerResponse): void {

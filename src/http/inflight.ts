@@ -4,6 +4,8 @@ import type { Settings } from '../config/env.js';
 import { Caller, CallerGoneError } from './caller.js';
 
 const SWEEP_MS = 1000;
+/** What is read from the database is there as bytes off the socket, as rows and as an answer. */
+const COPIES = 3;
 
 /** What one request takes of the memory, from its arrival until its answer is written or its connection is gone. */
 export class Share {
@@ -71,7 +73,7 @@ export class Inflight {
    * statements; these are taken to be as large as the largest of late.
    */
   holdsAnswers(statements: number): boolean {
-    return this.answerBytes + statements * this.expectedBytes >= this.settings.inflightBytes;
+    return this.answerBytes + statements * COPIES * this.expectedBytes >= this.settings.inflightBytes;
   }
 
   /** Of bodies and answers together. */
