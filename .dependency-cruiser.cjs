@@ -51,7 +51,7 @@ module.exports = {
       [
         DOMAIN,
         '^src/checkpoints/(dto/|use-cases/|operation\\.decorator\\.ts$)',
-        '^src/http/(compiled-validation|exact-json|problem\\.docs|validation)\\.ts$',
+        '^src/http/(caller|compiled-validation|exact-json|problem\\.docs|validation)\\.ts$',
         nest('(common|swagger)'),
         'node_modules/(class-validator|class-transformer)/',
         '^(node:)?http$',

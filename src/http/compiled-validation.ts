@@ -1,18 +1,21 @@
 import { type ArgumentMetadata, type Type as Class, ValidationPipe } from '@nestjs/common';
 import { Transform, Type } from 'class-transformer';
 import { getMetadataStorage, ValidationTypes } from 'class-validator';
+import { passCaller } from './caller.js';
 
 /**
  * Nest's pipe, on the fields that the class has: class-transformer takes the square of the number of fields, seconds for
  * a hundred thousand that nobody asked for.
  */
 export class KnownFieldsPipe extends ValidationPipe {
-  override transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
+  override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
     const { metatype } = metadata;
-    return super.transform(
+    const made: unknown = await super.transform(
       metatype && isPlain(value) ? known(metatype as Class<object>, value) : value,
       metadata,
     );
+    passCaller(value, made);
+    return made;
   }
 }
 
@@ -33,6 +36,7 @@ export class CompiledValidationPipe extends KnownFieldsPipe {
     }
     const made = maker?.(value);
     if (made == null) return super.transform(value, metadata);
+    passCaller(value, made);
     // The request keeps its body until it is answered: of a blob that would be the Base64 beside the bytes.
     for (const name of Object.keys(value as object)) (value as Record<string, unknown>)[name] = undefined;
     return made;

@@ -84,7 +84,9 @@ export class Inflight {
   open(request: IncomingMessage, response: ServerResponse): Share {
     const share = new Share(this.arrivals++, request, response);
     this.shares.add(share);
-    shares.set(response, { share, inflight: this });
+    (response as Counted)[COUNT] = (bytes) => {
+      this.answers(share, bytes);
+    };
     response.once('close', () => {
       this.close(share);
     });
@@ -221,10 +223,11 @@ function progressOf({ request, response, isReading, isWaiting }: Share): number 
   return isReading && !isWaiting ? socket.bytesRead : null;
 }
 
-const shares = new WeakMap<ServerResponse, { share: Share; inflight: Inflight }>();
+/** On the response itself: a WeakMap of all of them costs each collection of garbage a way through it. */
+const COUNT = Symbol('count');
+type Counted = ServerResponse & { [COUNT]?: (bytes: number) => void };
 
 /** Counts an answer of so many bytes until it is written. */
 export function countAnswer(response: ServerResponse, bytes: number): void {
-  const found = shares.get(response);
-  found?.inflight.answers(found.share, bytes);
+  (response as Counted)[COUNT]?.(bytes);
 }

@@ -7,7 +7,7 @@ import {
   UnsupportedMediaTypeError,
 } from '../checkpoints/checkpoint.errors.js';
 import type { Settings } from '../config/env.js';
-import { answering } from './caller.js';
+import { setCaller } from './caller.js';
 import type { Middleware } from './exact-routes.js';
 import { JsonLengthError, JsonSyntaxError, parseExactJson } from './exact-json.js';
 import { Inflight } from './inflight.js';
@@ -28,17 +28,15 @@ export function jsonBody(settings: Settings): Middleware {
       try {
         if (error !== undefined) throw toDomainError(error, settings);
         request.bodyBytes = bytes?.length ?? 0;
-        request.body = parseBody(bytes, settings.rowsLimit);
+        const body = parseBody(bytes, settings.rowsLimit);
+        setCaller(body, share.caller);
+        request.body = body;
       } catch (fault) {
         next(fault);
         return;
       }
-      if (request.trace === undefined) answering(share.caller, next);
-      else {
-        request.trace.run(request.body, () => {
-          answering(share.caller, next);
-        });
-      }
+      if (request.trace === undefined) next();
+      else request.trace.run(request.body, next);
     };
     const { 'content-type': type, 'content-encoding': encoding, 'content-length': length } = request.headers;
     if (type === undefined || !(type === 'application/json' || JSON_TYPE.test(type))) {
