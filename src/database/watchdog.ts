@@ -43,8 +43,10 @@ export class Watchdog {
     private readonly pool: Pool,
     private readonly logger: Logger,
   ) {
-    pool.on('connect', (client) => {
+    // Not when they are made: the first one is, before anybody can watch.
+    pool.on('acquire', (client) => {
       const connection = client as unknown as Connection;
+      if (this.connections.has(connection)) return;
       this.connections.add(connection);
       // Also keeps the process alive: an error that nobody listens for would end it.
       connection.on('error', () => {

@@ -3,7 +3,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Network } from './network.js';
+import { Network } from '../support/network.js';
 import { Postgres } from './postgres.js';
 import { killServices, Service } from './service.js';
 

@@ -22,6 +22,7 @@ export class Network {
   private constructor(
     private readonly server: net.Server,
     target: number,
+    private readonly host: string,
   ) {
     this.target = target;
     server.on('connection', (near: net.Socket) => {
@@ -29,10 +30,10 @@ export class Network {
     });
   }
 
-  static async open(target: number): Promise<Network> {
+  static async open(target: number, host = '127.0.0.1'): Promise<Network> {
     const server = net.createServer({ noDelay: true }).listen(0, '127.0.0.1');
     await once(server, 'listening');
-    return new Network(server, target);
+    return new Network(server, target, host);
   }
 
   get port(): number {
@@ -45,7 +46,7 @@ export class Network {
       near.resetAndDestroy();
       return;
     }
-    const far = net.connect({ port: this.target, host: '127.0.0.1', noDelay: true });
+    const far = net.connect({ port: this.target, host: this.host, noDelay: true });
     far.on('error', () => undefined);
     const link = { near, far, isDead: this.mode === 'silent' };
     this.links.add(link);
@@ -71,12 +72,22 @@ export class Network {
     for (const link of this.links) link.isDead = true;
   }
 
+  /** How many callers have a connection that loses everything. */
+  get silent(): number {
+    return [...this.links].filter(({ near, isDead }) => isDead && !near.destroyed).length;
+  }
+
   /** Resets all connections. */
   reset(): void {
     for (const { near, far } of this.links) {
       near.resetAndDestroy();
       far.destroy();
     }
+  }
+
+  /** Resets the caller's ends; of connections that were lost before, the server hears nothing. */
+  dropNearEnds(): void {
+    for (const { near } of this.links) near.resetAndDestroy();
   }
 
   close(): void {
