@@ -44,8 +44,9 @@ export class Service {
     running.add(child);
     child.once('close', () => running.delete(child));
     createInterface({ input: child.stdout }).on('line', (line) => {
-      const [, cause] = /sent again in \d+ ms: (\S*) /.exec(line) ?? [];
-      if (cause !== undefined) this.retries.set(cause, (this.retries.get(cause) ?? 0) + 1);
+      const again = /sent again in \d+ ms: (?:([0-9A-Z]{5}|E[A-Z_]+) )?/.exec(line);
+      const cause = again?.[1] ?? '';
+      if (again !== null) this.retries.set(cause, (this.retries.get(cause) ?? 0) + 1);
       else if (!line.startsWith('{"level":"debug"')) appendFileSync(this.logFile, `${line}\n`);
     });
     while (!(await this.isReady())) {
