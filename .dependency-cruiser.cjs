@@ -8,7 +8,8 @@ const layer = (name, from, allowed, comment) => ({
 });
 
 const DOMAIN = '^src/checkpoints/checkpoint(\\.errors)?\\.ts$';
-const NODE = '^(node:)?(buffer|crypto|events|fs|http|net|path|timers/promises|util|child_process|zlib)$';
+const NODE =
+  '^(node:)?(async_hooks|buffer|crypto|events|fs|http|net|path|stream|timers/promises|util|child_process|zlib)$';
 const nest = (name) => `node_modules/@nestjs/${name}/`;
 
 /** @type {import('dependency-cruiser').IConfiguration} */
@@ -34,11 +35,11 @@ module.exports = {
     ),
     layer(
       'repository',
-      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|store\\.statement)\\.ts$',
+      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement)\\.ts$',
       [
         DOMAIN,
-        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|store\\.statement)\\.ts$)',
-        '^src/database/(database|request-queue)\\.ts$',
+        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement)\\.ts$)',
+        '^src/database/(database|faults|request-queue)\\.ts$',
         nest('common'),
         'node_modules/typeorm/',
       ],
@@ -50,7 +51,7 @@ module.exports = {
       [
         DOMAIN,
         '^src/checkpoints/(dto/|use-cases/|operation\\.decorator\\.ts$)',
-        '^src/http/(compiled-validation|exact-json|problem\\.docs|validation)\\.ts$',
+        '^src/http/(caller|compiled-validation|exact-json|problem\\.docs|validation)\\.ts$',
         nest('(common|swagger)'),
         'node_modules/(class-validator|class-transformer)/',
         '^(node:)?http$',
@@ -64,12 +65,33 @@ module.exports = {
         '^src/http/',
         '^src/checkpoints/checkpoint\\.errors\\.ts$',
         '^src/config/env\\.ts$',
+        '^src/(metrics/metrics|tracing/tracing)\\.ts$',
         NODE,
         nest('(common|platform-express|swagger)'),
         'node_modules/(express|class-transformer|class-validator|compression|pino)/',
       ],
       'The HTTP pipeline knows errors, not operations.',
     ),
+    layer(
+      'metrics',
+      '^src/metrics/',
+      ['^src/metrics/', '^(node:)?(events|http|net|perf_hooks)$', 'node_modules/prom-client/'],
+      'What is counted knows nothing of who counts.',
+    ),
+    {
+      name: 'opentelemetry',
+      comment: 'Loaded when traces are asked for, and by nobody else.',
+      severity: 'error',
+      from: { pathNot: '^src/tracing/opentelemetry\\.ts$' },
+      to: { path: 'node_modules/@opentelemetry/' },
+    },
+    {
+      name: 'opentelemetry-late',
+      comment: 'A static import would load OpenTelemetry at each start.',
+      severity: 'error',
+      from: {},
+      to: { path: '^src/tracing/opentelemetry\\.ts$', dynamic: false },
+    },
     { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true } },
   ],
   options: {

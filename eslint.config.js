@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['**/dist/', 'coverage/', 'node_modules/', 'clients/python/'] },
+  { ignores: ['**/dist/', 'coverage/', 'node_modules/', 'clients/python/', 'test/fuzz/.venv/'] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
@@ -27,7 +27,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ['*.js', '.*.cjs', 'test/support/*.mjs', 'clients/typescript/scripts/*.mjs'],
+    files: ['*.js', '.*.cjs', 'test/{fuzz,support}/*.mjs', 'clients/typescript/scripts/*.mjs'],
     extends: [tseslint.configs.disableTypeChecked],
   },
   {

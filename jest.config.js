@@ -20,12 +20,16 @@ const project = {
   globalTeardown: '<rootDir>/test/support/global-teardown.mjs',
 };
 
+/** Settings of the service that every suite runs with, as a JSON object. */
+const SETTINGS = JSON.parse(process.env.TEST_SETTINGS ?? '{}');
+
 /** @type {import('jest').Config} */
 export default {
   projects: [
     {
       ...project,
       displayName: 'fast',
+      globals: { SETTINGS },
       testMatch: ['<rootDir>/src/**/*.spec.ts', '<rootDir>/test/**/*.e2e-spec.ts'],
     },
     {
@@ -33,10 +37,10 @@ export default {
       displayName: 'plain',
       // What one request and its answer are about, once more without the fast path.
       testMatch: [
-        '<rootDir>/test/{capture,copy-thread,delete-thread,delta-channel-history,get-tuple,http,list}.e2e-spec.ts',
+        '<rootDir>/test/{capture,copy-thread,delete-thread,delta-channel-history,get-tuple,http,limits,list}.e2e-spec.ts',
         '<rootDir>/test/{outage,properties,prune,put,put-writes,refusals}.e2e-spec.ts',
       ],
-      globals: { SETTINGS: { FAST_PATH: 'false' } },
+      globals: { SETTINGS: { ...SETTINGS, FAST_PATH: 'false' } },
     },
   ],
   // Node keeps every ESM module registry of a worker alive: some 25 MB a file.

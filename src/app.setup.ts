@@ -1,15 +1,24 @@
 import type { INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
+import type { Express } from 'express';
 import type { Logger } from 'pino';
 import { AppModule } from './app.module.js';
 import type { Settings } from './config/env.js';
-import { ExactRoutesAdapter } from './http/exact-routes.js';
+import { VERSION } from './config/version.js';
+import { limitClients } from './http/client-limits.js';
+import { ExactRoutesAdapter, type Middleware } from './http/exact-routes.js';
 import { jsonBody } from './http/json-body.js';
 import { NestLog, requestLog } from './http/logging.js';
 import { serveOpenApi } from './http/openapi.js';
+import { Operations } from './http/operations.js';
 import { ProblemFilter } from './http/problem.filter.js';
+import { requestMetrics } from './http/request-metrics.js';
 import { validationPipe } from './http/validation.js';
+import { answerScrape } from './metrics/metrics-server.js';
+import { Metrics } from './metrics/metrics.js';
+import { startTracing } from './tracing/start-tracing.js';
+import type { Tracing } from './tracing/tracing.js';
 
 /** The service with its HTTP pipeline, not listening yet; the same in production and in the tests. */
 export async function createApp(
@@ -17,16 +26,42 @@ export async function createApp(
   databaseUrl: string,
   logger: Logger,
 ): Promise<INestApplication> {
-  const log = requestLog(logger);
+  const operations = new Operations();
+  const metrics = new Metrics(VERSION);
+  const tracing = await startTracing(
+    settings,
+    (request) => operations.nameOf(request),
+    (message) => {
+      logger.warn(message);
+    },
+  );
+  const around = [requestLog(logger), requestMetrics(metrics, operations), ...traced(tracing)];
+  const adapter = new ExactRoutesAdapter(settings.fastPath, [...around, jsonBody(settings)], operations);
   const app = await NestFactory.create<NestExpressApplication>(
-    AppModule.for(settings, databaseUrl),
-    new ExactRoutesAdapter(settings.fastPath, [log, jsonBody(settings)]),
+    AppModule.for(settings, databaseUrl, metrics, tracing),
+    adapter,
     { bodyParser: false, logger: new NestLog(logger), abortOnError: false },
   );
+  limitClients(app.getHttpServer(), settings);
   app.disable('x-powered-by').disable('etag');
-  app.use(log);
+  for (const middleware of around) app.use(middleware);
   app.useGlobalPipes(validationPipe(settings.fastPath));
   app.useGlobalFilters(new ProblemFilter());
   if (settings.swaggerEnabled) serveOpenApi(app);
+  if (settings.metricsPort === null) {
+    adapter.getInstance<Express>().get('/metrics', (_request, response) => {
+      void answerScrape(() => metrics.scrape(), response);
+    });
+  }
   return app;
+}
+
+function traced(tracing: Tracing | null): Middleware[] {
+  if (tracing === null) return [];
+  return [
+    (request, response, next) => {
+      tracing.begin(request, response);
+      next();
+    },
+  ];
 }

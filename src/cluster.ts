@@ -6,11 +6,25 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Settings } from './config/env.js';
+import { BACKLOG } from './http/exact-routes.js';
+import type { MetricSnapshot } from './metrics/instruments.js';
+import type { Metrics } from './metrics/metrics.js';
+import { MetricsSum } from './metrics/sum.js';
 
 export const STOP_SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 
 /** What the processes tell each other, beside the signal to stop. A connection goes with the first. */
 const [CONNECTION, READY, CLOSED] = ['connection', 'ready', 'closed'];
+
+/**
+ * What they say of metrics. The primary asks with `wanted` and gets `metrics`; a worker that was scraped asks with `sum`,
+ * and gets the `text`. The number is the question's.
+ */
+type MetricsMessage =
+  { wanted: number } | { metrics: MetricSnapshot[]; of: number } | { sum: number; text?: string };
+
+/** A worker that is busy for longer is counted with what it said last. */
+const METRICS_WAIT_MS = 2000;
 
 /** Doubled with each death of a worker, until one has lived for the longer time. */
 const MIN_BACKOFF_MS = 100;
@@ -37,6 +51,10 @@ export class Workers {
   private sayAllReady!: () => void;
   private readonly stopping = new AbortController();
   private faults: string[] = [];
+  private readonly metrics = new MetricsSum();
+  /** Questions for metrics that are open. */
+  private readonly asked = new Map<number, () => void>();
+  private questions = 0;
 
   /** Starts them, each with its share of the pool. */
   constructor(
@@ -57,10 +75,38 @@ export class Workers {
   /** Opens the port once all are ready; returns its URL. */
   async listen(): Promise<string> {
     await Promise.race([this.allReady, this.failed]);
-    this.port.listen(this.settings.port, this.settings.host);
+    this.port.listen({ port: this.settings.port, host: this.settings.host, backlog: BACKLOG });
     await once(this.port, 'listening');
     const { address, family, port } = this.port.address() as AddressInfo;
     return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+  }
+
+  /** The metrics of all workers, added up, in Prometheus's form. */
+  async scrape(): Promise<string> {
+    await Promise.all([...this.ready.keys()].map((worker) => this.ask(worker)));
+    return this.metrics.text();
+  }
+
+  private async ask(worker: Worker): Promise<void> {
+    const question = (this.questions += 1);
+    const expired = new AbortController();
+    const answered = new Promise<void>((resolve) => this.asked.set(question, resolve));
+    worker.send({ wanted: question } satisfies MetricsMessage, () => undefined);
+    await Promise.race([
+      answered,
+      delay(METRICS_WAIT_MS, undefined, { signal: expired.signal }).catch(() => undefined),
+    ]);
+    expired.abort();
+    this.asked.delete(question);
+  }
+
+  private heard(worker: Worker, message: MetricsMessage): void {
+    if ('metrics' in message) {
+      if (this.ready.has(worker)) this.metrics.set(worker.id, message.metrics);
+      this.asked.get(message.of)?.();
+    } else if ('sum' in message) {
+      void this.scrape().then((text) => worker.send({ sum: message.sum, text }, () => undefined));
+    }
   }
 
   /** Resolves when everything that has arrived is answered. */
@@ -113,9 +159,11 @@ export class Workers {
       WORKERS: '1',
       DATABASE_URL: this.databaseUrl,
       DATABASE_POOL_MAX: String(poolMax),
+      INSTANCES: String(this.settings.instances * this.settings.workers),
     });
     const name = `worker ${worker.id} (process ${worker.process.pid})`;
-    worker.on('message', (message) => {
+    worker.on('message', (message: string | MetricsMessage) => {
+      if (typeof message === 'object') this.heard(worker, message);
       if (message !== READY) return;
       this.logger.info(`${name} is ready`);
       this.ready.set(worker, new Set());
@@ -126,6 +174,7 @@ export class Workers {
       const hasEnded = (end: string) => {
         const unsent = this.ready.get(worker);
         this.ready.delete(worker);
+        this.metrics.remove(worker.id);
         for (const socket of unsent ?? []) this.handOver(socket);
         resolve({ name, wasReady: unsent !== undefined, end });
       };
@@ -185,6 +234,29 @@ export class Primary {
       if (message === CONNECTION && socket instanceof Socket) server.emit('connection', socket);
     });
     process.send?.(READY);
+  }
+
+  /** From now on a scrape of this worker gets the sum over all. */
+  shareMetrics(metrics: Metrics): void {
+    const asked = new Map<number, (text: string) => void>();
+    let questions = 0;
+    process.on('message', (message: string | MetricsMessage) => {
+      if (typeof message !== 'object') return;
+      if ('wanted' in message) {
+        void metrics.snapshot().then((snapshot) => {
+          process.send?.({ metrics: snapshot, of: message.wanted } satisfies MetricsMessage);
+        });
+      } else if ('sum' in message) {
+        asked.get(message.sum)?.(message.text ?? '');
+        asked.delete(message.sum);
+      }
+    });
+    metrics.scrape = () =>
+      new Promise((resolve) => {
+        const question = (questions += 1);
+        asked.set(question, resolve);
+        process.send?.({ sum: question } satisfies MetricsMessage);
+      });
   }
 }
 

@@ -5,24 +5,41 @@ import { STOP_SIGNALS, Workers } from './cluster.js';
 import { SettingsError, settingsFromEnvironment, type Settings } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
 import { migrate } from './database/migrate.js';
+import { budgetOf, inspectServer, type Server } from './database/server.js';
 import { createLogger } from './http/logging.js';
+import { MetricsServer } from './metrics/metrics-server.js';
+import { Metrics } from './metrics/metrics.js';
 import { serve } from './serve.js';
 
 async function start(settings: Settings, logger: Logger): Promise<void> {
   logger.info({ settings: settings.masked() }, 'starting');
   const stopped = stopSignal();
   const database = await leaseDatabase(settings, logger);
+  let metricsServer: MetricsServer | undefined;
+  const serveMetrics = async (scrape: () => Promise<string>) => {
+    if (settings.metricsPort === null) return;
+    metricsServer = await MetricsServer.listen(settings.metricsPort, settings.host, scrape);
+    logger.info(`metrics on ${metricsServer.url}`);
+  };
   try {
     if (settings.migrateOnStart) {
       const ran = await migrate(settings, database.url);
       logger.info(ran.length > 0 ? `migrated: ${ran.join(', ')}` : 'the schema is up to date');
     }
+    // One that is out of reach is reported by those who serve.
+    await inspectServer(settings, database.url).then(
+      (server) => {
+        logServer(settings, server, logger);
+      },
+      () => undefined,
+    );
     const sayListening = (url: string) => {
       logger.info(`listening on ${url}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`);
     };
     if (settings.workers > 1) {
       const workers = new Workers(settings, database.url, logger);
       try {
+        await serveMetrics(() => workers.scrape());
         sayListening(await workers.listen());
         const signal = await Promise.race([stopped, workers.failed]);
         logger.info(`${signal}: stopping`);
@@ -33,6 +50,7 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
     } else {
       await serve(settings, database.url, logger, {
         open: async (app) => {
+          await serveMetrics(() => app.get(Metrics).scrape());
           await app.listen(settings.port, settings.host);
           sayListening(await app.getUrl());
         },
@@ -41,9 +59,25 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
       });
     }
   } finally {
+    metricsServer?.close();
     await database.release();
   }
   logger.info('stopped');
+}
+
+function logServer(settings: Settings, server: Server, logger: Logger): void {
+  const { text, isNear } = budgetOf(settings, server.connections, server.isPooled);
+  logger[isNear ? 'warn' : 'info'](`connections: ${text}`);
+  if (!server.isPooled) return;
+  const { statementTimeoutMs: timeout } = server;
+  if (timeout > 0 && timeout <= settings.statementTimeoutMs) {
+    logger.info(`a pooler keeps STATEMENT_TIMEOUT_MS back; Postgres ends a statement after ${timeout} ms`);
+  } else {
+    logger.warn(
+      `a pooler keeps STATEMENT_TIMEOUT_MS back: this service gives up after ${settings.statementTimeoutMs} ms, Postgres ` +
+        'goes on; see `alter role … set statement_timeout`',
+    );
+  }
 }
 
 /** Resolves with the signal that asks the process to stop; a second one ends it at once. */

@@ -5,6 +5,7 @@ import { Primary } from './cluster.js';
 import { settingsFromEnvironment } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
 import { createLogger } from './http/logging.js';
+import { Metrics } from './metrics/metrics.js';
 import { serve } from './serve.js';
 
 // One of the processes that answer when WORKERS is above 1; main.ts starts them.
@@ -16,6 +17,7 @@ try {
   await serve(settings, url, logger, {
     open: async (app) => {
       await app.init();
+      primary.shareMetrics(app.get(Metrics));
       primary.connect(app.getHttpServer() as Server);
     },
     stopped: primary.stopped,

@@ -1,9 +1,11 @@
 import type { CheckpointTuple } from '@langchain/langgraph-checkpoint';
 import { PostgresSaver } from '@langchain/langgraph-checkpoint-postgres';
+import pg from 'pg';
 import { DataSource } from 'typeorm';
 import { Settings } from '../src/config/env.js';
 import { dataSourceOptions, MIGRATION_NAMES, MIGRATIONS_TABLE } from '../src/database/data-source.js';
 import { migrate, revert } from '../src/database/migrate.js';
+import { inspectServer } from '../src/database/server.js';
 import { SHALLOW_MIGRATIONS, SHALLOW_UPSERT_CHECKPOINTS_SQL } from './fixtures/python-saver.js';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, base64 } from './support/builders.js';
@@ -47,7 +49,9 @@ async function aDatabase(options: Parameters<typeof createDatabase>[0] = { like:
 }
 
 function aSaver(database: TestDatabase, schema = 'public'): PostgresSaver {
-  const saver = PostgresSaver.fromConnString(database.url, { schema });
+  const pool = new pg.Pool({ connectionString: database.url });
+  pool.on('error', () => undefined); // the database may be dropped before the server has seen the end
+  const saver = new PostgresSaver(pool, undefined, { schema });
   opened.push(() => saver.end());
   return saver;
 }
@@ -125,7 +129,9 @@ describe('a new database', () => {
 
   it("leaves TypeORM's schema builder nothing to change", async () => {
     const database = await aDatabase({ like: 'template' });
-    const dataSource = new DataSource(dataSourceOptions(settingsOf(database), database.url));
+    const settings = settingsOf(database);
+    const server = await inspectServer(settings, database.url);
+    const dataSource = new DataSource(dataSourceOptions(settings, database.url, server));
     await dataSource.initialize();
     opened.push(() => dataSource.destroy());
     const { upQueries } = await dataSource.driver.createSchemaBuilder().log();

@@ -74,8 +74,33 @@ describe('health', () => {
   it('is live without a database, and ready with one', async () => {
     const app = await startApp();
     expect(await app.get('/health/live')).toMatchObject({ status: 200, json: { status: 'ok' } });
-    expect(await app.get('/health/ready')).toMatchObject({ status: 200, json: { status: 'ok' } });
+    const ready = await app.get('/health/ready');
+    expect([ready.status, ready.json]).toEqual([200, { status: 'ok' }]);
     await app.close();
+  });
+
+  it('stays ready when max_connections is near, and says so', async () => {
+    const database = await createDatabase();
+    const [{ max }] = (await database.sql(`select current_setting('max_connections')::int as max`)) as [
+      { max: number },
+    ];
+    const app = await startApp({ INSTANCES: String(max), DATABASE_POOL_MAX: '2' }, database);
+    const ready = await app.get('/health/ready');
+    // Behind a pooler the pools open what it lets them.
+    const isPooled = process.env.TEST_POOLER_URL !== undefined;
+    expect([ready.status, ready.json]).toEqual([
+      200,
+      isPooled
+        ? { status: 'ok' }
+        : {
+            status: 'ok',
+            warning: expect.stringContaining(
+              `Near max_connections: a pool of 2 × ${max} instances = ${2 * max} connections`,
+            ),
+          },
+    ]);
+    await app.close();
+    await database.drop();
   });
 
   it.each([

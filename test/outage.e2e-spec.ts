@@ -241,8 +241,10 @@ describe('when the database goes away', () => {
     // The second one had its place in the queue, and waited in vain.
     await new Promise((resolve) => setTimeout(resolve, 500));
     await database.sql('rollback');
-    const statuses = (await Promise.all(answers)).map((answer) => answer.status);
-    expect(statuses.sort()).toEqual([200, 503, 503]);
+    const outcomes = (await Promise.all(answers)).map(({ status, json }) =>
+      status === 200 ? 'stored' : (json as { type: string }).type,
+    );
+    expect(outcomes.sort()).toEqual(['/problems/queue-full', '/problems/queue-timeout', 'stored']);
   });
 
   it('a statement that takes too long is ended', async () => {

@@ -318,6 +318,22 @@ describe('what is refused', () => {
 });
 
 describe('the limits as they come', () => {
+  it('find a fault among a hundred thousand fields without going through all pairs of them', async () => {
+    const app = await startApp();
+    const fields = Array.from({ length: 100_000 }, (_, n) => `"k${n}":${n}`).join();
+    const began = performance.now();
+    const answers = await Promise.all([
+      app.post('prune', `{${fields},"thread_ids":["a"],"strategy":"x"}`),
+      app.post('list', `{"limit":{${fields}}}`),
+      app.post('put-writes', `{"thread_id":"a","checkpoint_id":"1","writes":[{${fields}}]}`),
+      app.post('delete-for-runs', `{"run_ids":[{${fields}}]}`),
+    ]);
+    expect(answers.map(({ status }) => status)).toEqual([422, 422, 422, 422]);
+    // It takes a second; all pairs, a minute.
+    expect(performance.now() - began).toBeLessThan(15_000);
+    await app.close();
+  });
+
   it('take 10,000 rows and a blob of 32 MiB', async () => {
     const app = await startApp();
     const thread_id = aThread();

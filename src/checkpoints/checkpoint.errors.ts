@@ -6,6 +6,7 @@ export type ProblemCode =
   | 'unstorable-document'
   | 'limit-exceeded'
   | 'queue-full'
+  | 'queue-timeout'
   | 'database-unavailable';
 
 /** Something that was refused, in words that may be shown to the caller. */
@@ -61,9 +62,14 @@ export class LimitExceededError extends DomainError {
   }
 }
 
-/** Too many requests wait for a database connection, or one waited too long. Nothing was done. */
+/** As many requests wait as may. Nothing was done. */
 export class QueueFullError extends DomainError {
   readonly code = 'queue-full';
+}
+
+/** The request waited too long for its turn. Nothing was done. */
+export class QueueTimeoutError extends DomainError {
+  readonly code = 'queue-timeout';
 }
 
 /** The database could not be reached for as long as a request may wait. */

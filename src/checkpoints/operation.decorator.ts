@@ -7,6 +7,7 @@ import {
   ApiOperation,
   getSchemaPath,
 } from '@nestjs/swagger';
+import { answering } from '../http/caller.js';
 import { ApiProblems } from '../http/problem.docs.js';
 
 interface OperationOptions {
@@ -30,6 +31,7 @@ export function Operation(
   { summary, description, request, answer }: OperationOptions,
 ): MethodDecorator {
   return applyDecorators(
+    ForCaller(),
     Post(name),
     ApiOperation({ operationId: name, summary, description }),
     ApiBody({
@@ -41,6 +43,16 @@ export function Operation(
       ? [HttpCode(204), ApiNoContentResponse({ description: 'Done' })]
       : [HttpCode(200), Header('Content-Type', 'application/json; charset=utf-8'), answerDocs(answer)]),
   );
+}
+
+/** The work of a caller that goes away before it is begun is not begun; the first argument is the request. */
+function ForCaller(): MethodDecorator {
+  return (_target, _name, descriptor: PropertyDescriptor) => {
+    const answer = descriptor.value as (...request: unknown[]) => unknown;
+    descriptor.value = function (this: unknown, ...request: unknown[]) {
+      return answering(request[0], () => answer.apply(this, request));
+    };
+  };
 }
 
 function answerDocs(answer: NonNullable<OperationOptions['answer']>): MethodDecorator {

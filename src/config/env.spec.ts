@@ -52,6 +52,36 @@ describe('Settings', () => {
     expect(new Settings({ NODE_ENV: 'production', EMBEDDED_POSTGRES: 'true' }).databaseUrl).toBeNull();
   });
 
+  it('serves metrics beside the operations unless they have a port', () => {
+    expect(new Settings({}).metricsPort).toBeNull();
+    expect(new Settings({ METRICS_PORT: '9464' }).metricsPort).toBe(9464);
+  });
+
+  const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318' };
+  it.each([
+    { given: {}, tracing: null },
+    { given: { OTEL_SERVICE_NAME: 'checkpoints' }, tracing: null },
+    { given: endpoint, tracing: { protocol: 'http/protobuf' } },
+    {
+      given: { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://c/v1/traces' },
+      tracing: { protocol: 'http/protobuf' },
+    },
+    {
+      given: { ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json' },
+      tracing: { protocol: 'http/json' },
+    },
+    { given: { ...endpoint, OTEL_SDK_DISABLED: 'True' }, tracing: null },
+    { given: { ...endpoint, OTEL_TRACES_EXPORTER: 'none' }, tracing: null },
+  ])('traces as OpenTelemetry says: $given', ({ given, tracing }) => {
+    expect(new Settings(given).tracing).toEqual(tracing);
+  });
+
+  it('refuses a protocol of traces that it does not speak', () => {
+    expect(() => new Settings({ ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' })).toThrow(
+      'OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf or http/json',
+    );
+  });
+
   it('shows no secret', () => {
     const settings = new Settings({ DATABASE_URL: 'postgresql://u:s3cret@h/d?sslpassword=s3cret' });
     expect(JSON.stringify(settings.masked())).not.toContain('s3cret');

@@ -4,15 +4,16 @@ import { z } from 'zod';
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
 const MIB = 1024 * 1024;
 
-const integer = (min: number, max: number, fallback: number) =>
+const anInteger = (min: number, max: number) =>
   z
     .string()
     .refine(
       (text) => /^-?\d+$/.test(text) && Number(text) >= min && Number(text) <= max,
       `must be an integer from ${min} to ${max}`,
     )
-    .transform(Number)
-    .default(fallback);
+    .transform(Number);
+
+const integer = (min: number, max: number, fallback: number) => anInteger(min, max).default(fallback);
 
 const boolean = (fallback: boolean) =>
   z
@@ -33,6 +34,15 @@ const postgresUrl = z.string().refine((text) => {
   return URL.canParse(text) && ['postgres:', 'postgresql:'].includes(new URL(text).protocol);
 }, 'must be a URL such as postgresql://user:password@host:5432/database');
 
+const otlpProtocol = z.enum(['http/protobuf', 'http/json'], {
+  error: 'must be http/protobuf or http/json',
+});
+
+/** How traces are sent. */
+export interface TracingSettings {
+  protocol: z.infer<typeof otlpProtocol>;
+}
+
 /** Every environment variable of the service; the README's table says the same in words. */
 const ENVIRONMENT = z.object({
   NODE_ENV: z.string().optional(),
@@ -51,6 +61,7 @@ const ENVIRONMENT = z.object({
   DATABASE_SSL_CERT: file.optional(),
   DATABASE_SSL_KEY: file.optional(),
   STATEMENT_TIMEOUT_MS: integer(100, 3_600_000, 60_000),
+  INSTANCES: integer(1, 100_000, 1),
   QUEUE_MAX: integer(0, 1_000_000, 1000),
   QUEUE_WAIT_MS: integer(100, 600_000, 10_000),
   OUTAGE_WAIT_MS: integer(0, 600_000, 30_000),
@@ -58,6 +69,10 @@ const ENVIRONMENT = z.object({
   DATA_DIR: z.string().default('.data'),
   MIGRATE_ON_START: boolean(true),
   WORKERS: integer(1, 1000, 1),
+  INFLIGHT_BYTES: integer(1024, 1024 * 1024 * MIB, 256 * MIB),
+  HEADERS_TIMEOUT_MS: integer(100, 3_600_000, 15_000),
+  BODY_TIMEOUT_MS: integer(100, 3_600_000, 300_000),
+  STALL_TIMEOUT_MS: integer(100, 3_600_000, 30_000),
   BODY_LIMIT_BYTES: integer(1024, 512 * MIB, 64 * MIB),
   BLOB_LIMIT_BYTES: integer(0, 512 * MIB, 32 * MIB),
   // A statement binds a fixed number of arrays, so this is about time and memory, not about parameters.
@@ -67,7 +82,17 @@ const ENVIRONMENT = z.object({
   FAST_PATH: boolean(true),
   SWAGGER_ENABLED: boolean(true),
   SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
+  METRICS_PORT: anInteger(0, 65_535).optional(),
+  // OpenTelemetry's own names; what else it has by that prefix, its SDK reads.
+  OTEL_SDK_DISABLED: z.string().optional(),
+  OTEL_TRACES_EXPORTER: z.enum(['otlp', 'none'], { error: 'must be otlp or none' }).default('otlp'),
+  OTEL_EXPORTER_OTLP_ENDPOINT: z.url().optional(),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: z.url().optional(),
+  OTEL_EXPORTER_OTLP_PROTOCOL: otlpProtocol.optional(),
+  OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: otlpProtocol.optional(),
 });
+
+export const SETTING_NAMES: string[] = Object.keys(ENVIRONMENT.shape);
 
 /** Apart, so that their fault is listed beside any other. */
 const SHARED = ENVIRONMENT.pick({ WORKERS: true, DATABASE_POOL_MAX: true });
@@ -85,12 +110,17 @@ export class Settings {
   readonly databasePrepared: boolean;
   readonly databaseSsl: { rejectUnauthorized: boolean; ca?: string; cert?: string; key?: string } | false;
   readonly statementTimeoutMs: number;
+  readonly instances: number;
   readonly queueMax: number;
   readonly queueWaitMs: number;
   readonly outageWaitMs: number;
   readonly dataDir: string;
   readonly migrateOnStart: boolean;
   readonly workers: number;
+  readonly inflightBytes: number;
+  readonly headersTimeoutMs: number;
+  readonly bodyTimeoutMs: number;
+  readonly stallTimeoutMs: number;
   readonly bodyLimitBytes: number;
   readonly blobLimitBytes: number;
   readonly rowsLimit: number;
@@ -99,6 +129,10 @@ export class Settings {
   readonly fastPath: boolean;
   readonly swaggerEnabled: boolean;
   readonly shutdownDelayMs: number;
+  /** Null: metrics are served beside the operations. */
+  readonly metricsPort: number | null;
+  /** Null: no traces. */
+  readonly tracing: TracingSettings | null;
 
   /** @throws SettingsError */
   constructor(environment: Record<string, string | undefined>) {
@@ -131,12 +165,17 @@ export class Settings {
       ...(env.DATABASE_SSL_KEY !== undefined && { key: env.DATABASE_SSL_KEY }),
     };
     this.statementTimeoutMs = env.STATEMENT_TIMEOUT_MS;
+    this.instances = env.INSTANCES;
     this.queueMax = env.QUEUE_MAX;
     this.queueWaitMs = env.QUEUE_WAIT_MS;
     this.outageWaitMs = env.OUTAGE_WAIT_MS;
     this.dataDir = env.DATA_DIR;
     this.migrateOnStart = env.MIGRATE_ON_START;
     this.workers = env.WORKERS;
+    this.inflightBytes = env.INFLIGHT_BYTES;
+    this.headersTimeoutMs = env.HEADERS_TIMEOUT_MS;
+    this.bodyTimeoutMs = env.BODY_TIMEOUT_MS;
+    this.stallTimeoutMs = env.STALL_TIMEOUT_MS;
     this.bodyLimitBytes = env.BODY_LIMIT_BYTES;
     this.blobLimitBytes = env.BLOB_LIMIT_BYTES;
     this.rowsLimit = env.ROWS_LIMIT;
@@ -145,6 +184,8 @@ export class Settings {
     this.fastPath = env.FAST_PATH;
     this.swaggerEnabled = env.SWAGGER_ENABLED;
     this.shutdownDelayMs = env.SHUTDOWN_DELAY_MS;
+    this.metricsPort = env.METRICS_PORT ?? null;
+    this.tracing = tracingOf(env);
   }
 
   /** The settings for a log: no password, no key. */
@@ -155,6 +196,14 @@ export class Settings {
       databaseSsl: this.databaseSsl && { ...this.databaseSsl, key: this.databaseSsl.key && '***' },
     };
   }
+}
+
+function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {
+  const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? env.OTEL_EXPORTER_OTLP_ENDPOINT;
+  const isOff = env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none';
+  if (isOff || endpoint === undefined) return null;
+  const { OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: own, OTEL_EXPORTER_OTLP_PROTOCOL: shared } = env;
+  return { protocol: own ?? shared ?? 'http/protobuf' };
 }
 
 /** Reads `.env` in the working directory, when there is one, then the environment, which wins. @throws SettingsError */

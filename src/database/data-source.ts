@@ -7,6 +7,7 @@ import { AdoptCheckpointTables1764000000000 } from './migrations/1764000000000-a
 import { AddIndexes1764000000001 } from './migrations/1764000000001-add-indexes.js';
 import { AddThreadOrderIndex1764000000002 } from './migrations/1764000000002-add-thread-order-index.js';
 import { SetBlobStorage1764000000003 } from './migrations/1764000000003-set-blob-storage.js';
+import { APPLICATION_NAME, type Server } from './server.js';
 
 /** TypeORM's own table, under a name that no other program's can meet. */
 export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
@@ -25,8 +26,12 @@ const MIGRATIONS = [
 /** The names under which `MIGRATIONS_TABLE` records them. */
 export const MIGRATION_NAMES = MIGRATIONS.map((migration) => migration.name);
 
-/** The options of the service and of the migration command line. */
-export function dataSourceOptions(settings: Settings, databaseUrl: string): DataSourceOptions {
+/** The options of the service and of the migration command line; without `server` Postgres is taken to be one. */
+export function dataSourceOptions(
+  settings: Settings,
+  databaseUrl: string,
+  server?: Server,
+): DataSourceOptions {
   return {
     type: 'postgres',
     url: databaseUrl,
@@ -37,11 +42,23 @@ export function dataSourceOptions(settings: Settings, databaseUrl: string): Data
     migrationsTableName: MIGRATIONS_TABLE,
     migrationsTransactionMode: 'each',
     synchronize: false,
-    applicationName: 'checkpoint-backend',
+    applicationName: APPLICATION_NAME,
     poolSize: settings.databasePoolMax,
     connectTimeoutMS: Math.min(settings.queueWaitMs, CONNECT_TIMEOUT_MS),
     // The pool replaces a connection that breaks while idle; without a handler the process would end.
     poolErrorHandler: () => undefined,
-    extra: { statement_timeout: settings.statementTimeoutMs, keepAlive: true },
+    extra: { ...timeoutOf(settings, server), keepAlive: true },
   };
+}
+
+/** Whether `inspectServer` found a pooler when these options were made. */
+export function isPooled({ extra }: DataSourceOptions): boolean {
+  return !('statement_timeout' in (extra as object));
+}
+
+/** Who ends a statement: Postgres, told by us or by `alter role`; only where it does not, this service gives up. */
+function timeoutOf({ statementTimeoutMs }: Settings, server?: Server): object {
+  if (!server?.isPooled) return { statement_timeout: statementTimeoutMs };
+  const isEnded = server.statementTimeoutMs > 0 && server.statementTimeoutMs <= statementTimeoutMs;
+  return isEnded ? {} : { query_timeout: statementTimeoutMs };
 }

@@ -1,11 +1,23 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
+import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import type { Pool } from 'pg';
 import { DataSource } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
-import { DatabaseUnavailableError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { DatabaseUnavailableError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
-import { faultOf, isCanceled, isOutage, isPassing, isReadOnly } from './faults.js';
+import { currentCaller } from '../http/caller.js';
+import { Inflight } from '../http/inflight.js';
+import { Metrics, NO_SQLSTATE } from '../metrics/metrics.js';
+import { TRACING, type Tracing } from '../tracing/tracing.js';
+import {
+  type Fault,
+  faultOf,
+  isCanceled,
+  isOutage,
+  isPassing,
+  isReadOnly,
+  sqlStateClassOf,
+} from './faults.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
 
@@ -35,18 +47,47 @@ export class Database implements OnApplicationShutdown {
   /** When the outage that is on began, and when the last one ended, in `Date.now()`'s milliseconds. */
   private outageSince: number | null = null;
   private outageEnd = 0;
+  /** Statements that were sent again during it. */
+  private repeats = 0;
 
   constructor(
     private readonly dataSource: DataSource,
     private readonly settings: Settings,
+    private readonly metrics: Metrics,
+    @Inject(TRACING) private readonly tracing: Tracing | null,
   ) {
+    const inflight = Inflight.of(settings);
     this.queue = new RequestQueue({
       slots: settings.databasePoolMax,
       max: settings.queueMax,
       waitMs: settings.queueWaitMs,
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
+      isHeld: (running) => inflight.holdsAnswers(running),
+      observer: {
+        waited: (milliseconds) => {
+          metrics.queueWait.observe(milliseconds / 1000);
+        },
+        shared: (requests) => {
+          metrics.statementRequests.observe(requests);
+        },
+        refused: (reason) => {
+          metrics.queueRefused.add(reason);
+        },
+      },
+      tracing: tracing ?? undefined,
     });
+    Object.assign(metrics.read, {
+      poolInUse: () => this.pool.totalCount - this.pool.idleCount,
+      poolIdle: () => this.pool.idleCount,
+      poolMax: () => settings.databasePoolMax,
+      queueWaiting: () => this.queue.length,
+      queueMax: () => settings.queueMax,
+      inflightBytes: () => inflight.totalBytes,
+    });
+    inflight.onRoom = () => {
+      this.queue.begin();
+    };
     this.watchdog = new Watchdog(this.pool, this.logger);
   }
 
@@ -54,7 +95,7 @@ export class Database implements OnApplicationShutdown {
     this.watchdog.stop();
   }
 
-  /** Runs a statement in the thread's turn. @throws QueueFullError, DatabaseUnavailableError; what the statement did wrong */
+  /** Runs a statement in the thread's turn. @throws QueueFullError, QueueTimeoutError, DatabaseUnavailableError; what the statement did wrong */
   query<Row>(thread: string, sql: string, parameters: unknown[]): Promise<Row[]> {
     return this.inTurn(thread, () => this.send<Row>(sql, parameters));
   }
@@ -66,21 +107,22 @@ export class Database implements OnApplicationShutdown {
 
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
   merge<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
-    return this.queue.add(kind, thread, request);
+    return this.queue.add(kind, thread, request, currentCaller());
   }
 
   /** What `Kind.run` is made of: runs a statement without waiting for a turn. @throws as `query` */
-  async send<Row>(sql: string, values: unknown[]): Promise<Row[]> {
-    const statement = { name: this.nameOf(sql), text: sql, values };
+  async send<Row>(sql: string, values: unknown[], rowMode?: 'array'): Promise<Row[]> {
+    const statement = { name: this.nameOf(sql), text: sql, values, ...(rowMode && { rowMode }) };
     const { rows } = await this.retry(() => this.pool.query(statement));
     return rows as Row[];
   }
 
   private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {
     let result: T | undefined;
-    await this.queue.add(SINGLE, thread, async () => {
+    const carryOut = async () => {
       result = await work();
-    });
+    };
+    await this.queue.add(SINGLE, thread, carryOut, currentCaller());
     return result as T;
   }
 
@@ -121,7 +163,7 @@ export class Database implements OnApplicationShutdown {
     }
     // What gathered during an outage has its turn after it.
     if (Date.now() < this.outageEnd + queueWaitMs) return null;
-    return new QueueFullError(`No connection became free within ${queueWaitMs} ms`);
+    return new QueueTimeoutError(`No connection became free within QUEUE_WAIT_MS = ${queueWaitMs}`);
   }
 
   /** Sends again what a fault cut off that passes. */
@@ -133,20 +175,26 @@ export class Database implements OnApplicationShutdown {
         const begun = Date.now();
         try {
           if (wait > FIRST_DELAY_MS) await this.watchdog.fence();
+          const began = performance.now();
           const result = await work();
-          if (this.outageSince !== null) this.hasSucceeded(fails);
+          this.metrics.statementSeconds.observe((performance.now() - began) / 1000);
+          if (this.outageSince !== null) this.hasSucceeded(this.outageSince, fails);
           return result;
         } catch (error) {
           const cause = faultOf(error);
+          const kind = sqlStateClassOf(cause) ?? (isPassing(cause) ? NO_SQLSTATE : null);
+          if (kind !== null) this.metrics.databaseErrors.add(kind);
           this.refuse(error, Date.now() - begun);
           if (isOutage(cause) && !fails) {
             fails = true;
             this.failing += 1;
-            this.outageSince ??= begun;
-            if (isReadOnly(cause)) this.watchdog.dropIdle();
+            this.beginOutage(begun, cause);
           }
           if (Date.now() + wait > deadline) throw unreachable(cause);
-          this.logger.warn(`sent again in ${wait} ms: ${cause.code ?? ''} ${cause.message}`);
+          this.metrics.databaseRetries.add(kind ?? NO_SQLSTATE);
+          this.tracing?.retry(cause, wait);
+          this.repeats += 1;
+          this.logger.debug(`sent again in ${wait} ms: ${described(cause)}`);
         }
         await delay(wait * (0.5 + Math.random() / 2));
       }
@@ -166,12 +214,27 @@ export class Database implements OnApplicationShutdown {
     if (!isPassing(cause)) throw error;
   }
 
+  private beginOutage(since: number, cause: Fault): void {
+    if (isReadOnly(cause)) this.watchdog.dropIdle();
+    if (this.outageSince !== null) return;
+    this.outageSince = since;
+    this.repeats = 0;
+    this.logger.warn(`the database is away, requests wait for it: ${described(cause)}`);
+  }
+
   /** While others fail, such as writes on a read-only server, the outage is not over. */
-  private hasSucceeded(failed: boolean): void {
+  private hasSucceeded(since: number, failed: boolean): void {
     if (this.failing > (failed ? 1 : 0)) return;
     this.outageSince = null;
     this.outageEnd = Date.now();
+    this.logger.warn(
+      `the database is back after ${Date.now() - since} ms; statements were sent again ${this.repeats} times`,
+    );
   }
+}
+
+function described({ code, message }: Fault): string {
+  return code === undefined ? message : `${code} ${message}`;
 }
 
 function unreachable(cause?: unknown): DatabaseUnavailableError {

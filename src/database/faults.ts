@@ -16,6 +16,8 @@ const PASSING = new Set([
 const PASSING_CLASSES = ['08', '53'];
 /** Of other clients, or of this connection alone: they say nothing of the database. */
 const QUERY_CANCELED = '57014';
+/** pg's, where Postgres ends no statement by itself: see `timeoutOf` in data-source.ts. */
+const READ_TIMEOUT = 'Query read timeout';
 const LOCAL = new Set(['40001', '40P01', '55P03', '26000', '42P05', '0A000', QUERY_CANCELED]);
 const READ_ONLY = '25006';
 /** pg's own errors have no code. */
@@ -30,6 +32,11 @@ export function faultOf(error: unknown): Fault {
 /** The SQLSTATE of a statement that failed, undefined for any other error. */
 export function sqlStateOf(error: unknown): string | undefined {
   return faultOf(error).code;
+}
+
+/** The class of its SQLSTATE, its first two characters; null when no server gave it one. */
+export function sqlStateClassOf({ code }: Fault): string | null {
+  return code !== undefined && isSqlState(code) ? code.slice(0, 2) : null;
 }
 
 /** Whether the same statement may succeed later. */
@@ -49,8 +56,8 @@ export function isReadOnly({ code }: Fault): boolean {
 }
 
 /** Ended by `statement_timeout`, or by an administrator: the code is the same, and the message in the server's language. */
-export function isCanceled({ code }: Fault): boolean {
-  return code === QUERY_CANCELED;
+export function isCanceled({ code, message }: Fault): boolean {
+  return code === QUERY_CANCELED || message === READ_TIMEOUT;
 }
 
 /** Whether it was a server that said so, which can be reached then. */

@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Client } from 'pg';
+import type { Client } from 'pg';
 import { DataSource, type DataSourceOptions, MigrationExecutor } from 'typeorm';
 import type { Settings } from '../config/env.js';
 import { dataSourceOptions } from './data-source.js';
+import { connect } from './server.js';
 
 const POLL_MS = 100;
 /** Any constant; the second half of the lock's key is the schema. */
@@ -36,12 +37,7 @@ async function withMigrations<T>(
   databaseUrl: string,
   work: (dataSource: DataSource) => Promise<T>,
 ): Promise<T> {
-  const client = new Client({
-    connectionString: databaseUrl,
-    ...(settings.databaseSsl && { ssl: settings.databaseSsl }),
-  });
-  client.on('error', () => undefined); // the statement that needs the connection reports the loss
-  await client.connect();
+  const client = await connect(settings, databaseUrl);
   try {
     await refuseUnsuitable(client);
     await lock(client, settings.databaseSchema);

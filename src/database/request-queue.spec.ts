@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
+import { Caller } from '../http/caller.js';
 import { type Kind, type QueueOptions, RequestQueue } from './request-queue.js';
 
 interface Request {
@@ -9,7 +10,7 @@ interface Request {
   bytes?: number;
 }
 
-const A_WHILE_MS = 60_000;
+const A_WHILE_MS = 3_600_000;
 
 /** A queue and a kind whose statements end when the test says so. `statements` are the names in each, as they began. */
 function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
@@ -33,7 +34,7 @@ function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
       },
     }),
   };
-  const giveUp = () => new QueueFullError('waited too long');
+  const giveUp = () => new QueueTimeoutError('waited too long');
   const queue = new RequestQueue({
     slots: 10,
     max: 1000,
@@ -44,8 +45,9 @@ function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
   });
   return {
     statements,
-    add: (thread: string, request: Request | string) =>
-      queue.add(kind, thread, typeof request === 'string' ? { name: request } : request),
+    queue,
+    add: (thread: string, request: Request | string, caller?: Caller) =>
+      queue.add(kind, thread, typeof request === 'string' ? { name: request } : request, caller),
     /** Ends the oldest statement that is under way. */
     end: async (error?: Error) => {
       ends.shift()?.(error);
@@ -135,6 +137,126 @@ describe('RequestQueue', () => {
     await end();
     await end();
     expect(statements.map(([name]) => name)).toEqual(['flood 0', 'flood 1', 'mine']);
+  });
+
+  it('lets a thread have its turn that another one floods with requests of another kind', async () => {
+    const order: string[] = [];
+    const ends: (() => void)[] = [];
+    const queue = new RequestQueue({
+      slots: 1,
+      max: 999,
+      waitMs: A_WHILE_MS,
+      merge: true,
+      giveUp: () => null,
+    });
+    const aKind = (merged: boolean): Kind<string> => ({
+      run: (names) => {
+        order.push(names.join());
+        return new Promise((resolve) => ends.push(resolve));
+      },
+      ...(merged && { merge: { slotsOf: (name) => [name], rowsOf: () => 1, bytesOf: () => 1 } }),
+    });
+    const [single, merged] = [aKind(false), aKind(true)];
+    for (let n = 0; n < 100; n += 1) void queue.add(single, '', `list ${n}`);
+    void queue.add(merged, 'other', 'put');
+    for (let n = 0; n < 3; n += 1) {
+      ends.shift()?.();
+      await delay(0);
+    }
+    expect(order).toEqual(['list 0', 'list 1', 'put', 'list 2']);
+  });
+
+  describe('with several tenants', () => {
+    const [many, few] = ['many', 'few'];
+
+    it('lets tenants take turns, however many threads they have', async () => {
+      const { add, end, statements } = aQueue({ slots: 1 }, false);
+      for (let n = 0; n < 50; n += 1) void add(`${n}`, `many ${n}`, new Caller(many));
+      void add('0', 'few 0', new Caller(few));
+      void add('0', 'few 1', new Caller(few));
+      for (let n = 0; n < 4; n += 1) await end();
+      expect(statements.flat()).toEqual(['many 0', 'many 1', 'few 0', 'many 2', 'few 1']);
+    });
+
+    it('shares a merged statement among them', async () => {
+      const { add, end, statements } = aQueue();
+      for (let n = 0; n < 200; n += 1) void add(`${n}`, `many ${n}`, new Caller(many));
+      for (let n = 0; n < 20; n += 1) void add(`${n}`, `few ${n}`, new Caller(few));
+      await end();
+      const names = statements[2] ?? [];
+      expect(names).toHaveLength(64);
+      expect(names.filter((name) => name.startsWith('few'))).toHaveLength(20);
+    });
+
+    it('gives nothing for the time in which a tenant asked for nothing', async () => {
+      const { add, end, statements } = aQueue({ slots: 1 }, false);
+      for (let n = 0; n < 20; n += 1) void add(`${n}`, `many ${n}`, new Caller(many));
+      for (let n = 0; n < 10; n += 1) await end();
+      for (let n = 0; n < 5; n += 1) void add(`${n}`, `few ${n}`, new Caller(few));
+      for (let n = 0; n < 6; n += 1) await end();
+      expect(
+        statements
+          .slice(-6)
+          .flat()
+          .filter((name) => name.startsWith('many')),
+      ).toHaveLength(3);
+    });
+
+    it('takes threads of the same name for two', () => {
+      const { add, statements } = aQueue();
+      void add('a', '1', new Caller(many));
+      void add('a', '2', new Caller(few));
+      expect(statements).toEqual([['1'], ['2']]);
+    });
+  });
+
+  describe('a caller that goes away', () => {
+    it('leaves the queue, and makes room for another', async () => {
+      const { add, end, statements } = aQueue({ slots: 1, max: 1 });
+      const caller = new Caller();
+      void add('a', '1');
+      const second = add('b', '2', caller);
+      caller.leave();
+      await expect(second).rejects.toThrow('The client went away');
+      void add('c', '3');
+      await end();
+      expect(statements).toEqual([['1'], ['3']]);
+    });
+
+    it('leaves a thread whose merged request is under way', async () => {
+      const { add, end, statements } = aQueue();
+      const caller = new Caller();
+      void add('a', '1');
+      const second = add('a', '2', caller);
+      void add('a', '3');
+      caller.leave();
+      await expect(second).rejects.toThrow('The client went away');
+      await end();
+      expect(statements).toEqual([['1'], ['3']]);
+    });
+
+    it('is not even asked for when it is gone already, and what was begun goes on', async () => {
+      const { add, end, statements } = aQueue();
+      const caller = new Caller();
+      const first = add('a', '1', caller);
+      caller.leave();
+      await end();
+      await first;
+      await expect(add('a', '2', caller)).rejects.toThrow('The client went away');
+      expect(statements).toEqual([['1']]);
+    });
+  });
+
+  it('begins nothing while it is held, except when nothing is under way', async () => {
+    let isHeld = true;
+    const { add, end, statements, queue } = aQueue({ isHeld: () => isHeld }, false);
+    for (const name of ['1', '2', '3', '4']) void add(name, name);
+    expect(statements).toEqual([['1']]);
+    await end();
+    expect(statements).toEqual([['1'], ['2']]);
+    isHeld = false;
+    queue.begin();
+    expect(statements).toHaveLength(4);
   });
 
   it('begins kinds in the order in which their requests came', async () => {

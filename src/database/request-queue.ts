@@ -1,4 +1,5 @@
-import { DomainError, QueueFullError } from '../checkpoints/checkpoint.errors.js';
+import { DomainError, QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
+import { Caller, CallerGoneError } from '../http/caller.js';
 
 /** A kind of request, as the queue sees it. */
 export interface Kind<Request> {
@@ -24,6 +25,38 @@ export interface QueueOptions {
   giveUp: () => Error | null;
   /** Whether requests are merged. */
   merge: boolean;
+  /** While it holds, with so many statements under way, no other is begun; `begin` is to be called when it no longer does. */
+  isHeld?: (running: number) => boolean;
+  observer?: QueueObserver;
+  /** Absent: nobody follows requests. */
+  tracing?: StatementTracing | undefined;
+}
+
+/** Is told what the queue does. */
+export interface QueueObserver {
+  /** A request has had its turn, after so many milliseconds. */
+  waited: (milliseconds: number) => void;
+  /** A statement begins that may be shared, for so many requests. */
+  shared: (requests: number) => void;
+  refused: (reason: 'full' | 'timeout' | 'outage') => void;
+}
+
+/** Follows requests through the queue, for traces. */
+export interface StatementTracing {
+  /** The request on whose behalf this runs; undefined when it is not followed. */
+  current: () => unknown;
+  /** The request has had its turn. */
+  begun: (request: Followed) => void;
+  /** Runs a statement of the requests. */
+  statement: (requests: Followed[], work: () => Promise<void>) => Promise<void>;
+  /** The request waited in vain. */
+  gaveUp: (request: Followed, reason: Error) => void;
+}
+
+/** A request in the queue, and since when, as `performance.now()` has it. */
+export interface Followed {
+  trace?: unknown;
+  since: number;
 }
 
 /** Statements of a merged kind that run at once: two keep Postgres busy, and let the others gather meanwhile. */
@@ -36,157 +69,319 @@ const MAX_BYTES = 1024 * 1024;
 
 const ASK_AGAIN_MS = 250;
 
-interface Waiting<Request> {
+/** Counts across the lines, so that a thread that had its turn in one is behind those that wait in another. */
+let turnsGiven = 0;
+
+interface Waiting<Request> extends Followed {
   request: Request;
-  /** Its place in the order of arrival. */
-  arrival: number;
+  /** Threads of two tenants are two, whatever their ids. */
+  thread: string;
+  tenant: Tenant;
+  caller: Caller;
+  begun: boolean;
   timer?: NodeJS.Timeout;
   resolve: () => void;
   reject: (error: unknown) => void;
 }
 
+/** Whose requests wait. The one that had the fewest turns since the others wait is next. */
+interface Tenant {
+  name: string;
+  turns: number;
+  waiting: number;
+}
+
+/** Requests of a thread, in their order, and when their turn came up, in the order of all turns. */
+interface Turn<Request> {
+  at: number;
+  waiting: Waiting<Request>[];
+}
+
 /**
- * The queue in front of the connection pool. Requests are begun in the order in which they came, but threads take turns,
- * so that one which floods the service delays the others by a statement at most. While statements of a kind that can be
- * merged are under way, further requests of that kind gather, and the next statement carries them out together: at 64
- * agents that halves what Postgres spends on each. An idle service merges nothing and delays nothing.
+ * The queue in front of the connection pool. Requests are begun in the order in which they came, but tenants take turns,
+ * and inside a tenant threads do, whatever the kinds: one which floods the service delays the others by a statement at
+ * most. While statements of a kind that can be merged are under way, further requests of that kind gather, and the next
+ * statement carries them out together: at 64 agents that halves what Postgres spends on each. An idle service merges
+ * nothing and delays nothing.
  *
- * Merged requests of one thread are carried out in the order in which they came.
+ * Merged requests of one thread are carried out in the order in which they came. A request whose caller is gone leaves.
  */
 export class RequestQueue {
   private readonly lines = new Map<object, Line<never>>();
-  private arrivals = 0;
+  /** Those with a request that waits. */
+  private readonly tenants = new Map<string, Tenant>();
+  /** The turns that the tenant had which was last to begin a request: where a tenant begins that has not waited. */
+  private turns = 0;
   private running = 0;
   private waiting = 0;
 
   constructor(private readonly options: QueueOptions) {}
 
-  /** Resolves when the request was carried out. @throws QueueFullError, what `giveUp` says, what the statement threw */
-  add<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
-    const { max, slots, waitMs } = this.options;
+  /**
+   * Resolves when the request was carried out.
+   *
+   * @throws QueueFullError, CallerGoneError, what `giveUp` says, what the statement threw
+   */
+  add<Request>(
+    kind: Kind<Request>,
+    thread: string,
+    request: Request,
+    caller: Caller = new Caller(),
+  ): Promise<void> {
+    const { max, slots, waitMs, observer, tracing } = this.options;
+    if (caller.isGone) return Promise.reject(new CallerGoneError());
     if (this.running + this.waiting >= slots + max) {
-      return Promise.reject(new QueueFullError(`${max} requests wait for a connection already`));
+      observer?.refused('full');
+      return Promise.reject(
+        new QueueFullError(`${max} requests wait for a connection already, as many as QUEUE_MAX allows`),
+      );
     }
     const line = this.lineOf(kind);
+    const tenant = this.tenantOf(caller.tenant);
     return new Promise((resolve, reject) => {
-      const waiting: Waiting<Request> = { request, arrival: this.arrivals++, resolve, reject };
-      line.push(thread, waiting);
+      const waiting: Waiting<Request> = {
+        ...{ request, tenant, caller, begun: false, resolve, reject },
+        ...{ since: performance.now(), trace: tracing?.current() },
+        thread: tenant.name === '' ? thread : `${tenant.name}\0${thread}`,
+      };
+      line.push(waiting);
       this.waiting += 1;
+      tenant.waiting += 1;
       this.begin();
-      if (line.holds(thread, waiting)) {
-        waiting.timer = setTimeout(() => {
-          this.expire(line, thread, waiting);
-        }, waitMs).unref();
-      }
+      if (waiting.begun) return;
+      caller.onGone = () => {
+        clearTimeout(waiting.timer);
+        this.remove(line, waiting, new CallerGoneError());
+      };
+      waiting.timer = setTimeout(() => {
+        this.expire(line, waiting);
+      }, waitMs).unref();
     });
   }
 
-  private lineOf<Request>(kind: Kind<Request>): Line<Request> {
-    let line = this.lines.get(kind) as unknown as Line<Request> | undefined;
-    if (line === undefined) {
-      line = new Line(this.options.merge ? kind : { run: kind.run });
-      this.lines.set(kind, line as unknown as Line<never>);
-    }
-    return line;
+  /** Requests that wait for a connection. */
+  get length(): number {
+    return this.waiting;
   }
 
-  private begin(): void {
+  /** Begins what may begin, once `isHeld` no longer holds. */
+  begin(): void {
     while (this.running < this.options.slots) {
+      if (this.running > 0 && this.options.isHeld?.(this.running) === true) return;
       let next: Line<never> | undefined;
-      for (const line of this.lines.values()) if (line.next < (next?.next ?? Infinity)) next = line;
+      let first: Waiting<never> | null = null;
+      let at = Infinity;
+      for (const line of this.lines.values()) {
+        const turn = line.next();
+        if (turn === null) continue;
+        const [candidate] = turn.waiting;
+        const byTenant = first === null ? -1 : (candidate?.tenant.turns ?? Infinity) - first.tenant.turns;
+        if (byTenant < 0 || (byTenant === 0 && turn.at < at)) {
+          [next, first, at] = [line, candidate ?? null, turn.at];
+        }
+      }
       if (next === undefined) return;
       void this.carryOut(next);
     }
   }
 
+  private lineOf<Request>(kind: Kind<Request>): Line<Request> {
+    let line = this.lines.get(kind) as unknown as Line<Request> | undefined;
+    if (line === undefined) {
+      line = new Line(kind, this.options.merge);
+      this.lines.set(kind, line as unknown as Line<never>);
+    }
+    return line;
+  }
+
+  private tenantOf(name: string): Tenant {
+    let tenant = this.tenants.get(name);
+    if (tenant === undefined) {
+      tenant = { name, turns: 0, waiting: 0 };
+      this.tenants.set(name, tenant);
+    }
+    if (tenant.waiting === 0) tenant.turns = Math.max(tenant.turns, this.turns);
+    return tenant;
+  }
+
   private async carryOut<Request>(line: Line<Request>): Promise<void> {
-    const turns = line.take();
-    const members = [...turns.values()].flat();
+    const members = line.take();
     this.running += 1;
-    this.waiting -= members.length;
-    for (const { timer } of members) clearTimeout(timer);
+    this.turns = Math.max(this.turns, members[0]?.tenant.turns ?? 0);
+    for (const waiting of members) {
+      waiting.begun = true;
+      waiting.caller.onGone = null;
+      this.leave(waiting.tenant);
+    }
+    this.observe(line.kind, members);
     try {
-      await line.kind.run(members.map(({ request }) => request));
+      await this.run(line.kind, members);
       for (const { resolve } of members) resolve();
     } catch (error) {
-      await settle(line.kind, members, error);
+      await this.settle(line.kind, members, error);
     }
-    line.done(turns.keys());
+    line.done(members);
+    if (line.isIdle) this.lines.delete(line.key);
     this.running -= 1;
     this.begin();
   }
 
-  private expire<Request>(line: Line<Request>, thread: string, waiting: Waiting<Request>): void {
+  private leave(tenant: Tenant): void {
+    this.waiting -= 1;
+    tenant.waiting -= 1;
+    if (tenant.waiting === 0 && tenant.name !== '') this.tenants.delete(tenant.name);
+  }
+
+  private observe<Request>({ merge }: Kind<Request>, members: Waiting<Request>[]): void {
+    const { observer, tracing } = this.options;
+    const now = performance.now();
+    for (const member of members) {
+      clearTimeout(member.timer);
+      observer?.waited(now - member.since);
+      tracing?.begun(member);
+    }
+    if (merge !== undefined) observer?.shared(members.length);
+  }
+
+  private run<Request>(kind: Kind<Request>, members: Waiting<Request>[]): Promise<void> {
+    const { tracing } = this.options;
+    const work = () => kind.run(members.map(({ request }) => request));
+    return tracing === undefined ? work() : tracing.statement(members, work);
+  }
+
+  /** Each request by itself, since one of them is to blame, and fails alone. */
+  private async settle<Request>(
+    kind: Kind<Request>,
+    members: Waiting<Request>[],
+    error: unknown,
+  ): Promise<void> {
+    // What says nothing of a single request, such as a database that is away, is true of all of them.
+    const alike = members.length === 1 || error instanceof DomainError;
+    for (const member of members) {
+      const { resolve, reject } = member;
+      await (alike ? Promise.reject(error as Error) : this.run(kind, [member])).then(resolve, reject);
+    }
+  }
+
+  private expire<Request>(line: Line<Request>, waiting: Waiting<Request>): void {
     const reason = this.options.giveUp();
     if (reason === null) {
       waiting.timer = setTimeout(() => {
-        this.expire(line, thread, waiting);
+        this.expire(line, waiting);
       }, ASK_AGAIN_MS).unref();
       return;
     }
-    line.remove(thread, waiting);
-    this.waiting -= 1;
+    waiting.caller.onGone = null;
+    this.options.observer?.refused(reason instanceof QueueTimeoutError ? 'timeout' : 'outage');
+    this.options.tracing?.gaveUp(waiting, reason);
+    this.remove(line, waiting, reason);
+  }
+
+  private remove<Request>(line: Line<Request>, waiting: Waiting<Request>, reason: Error): void {
+    line.remove(waiting);
+    this.leave(waiting.tenant);
     waiting.reject(reason);
   }
 }
 
-/** The waiting requests of one kind, by thread. */
+/** The waiting requests of one kind, by tenant and thread. */
 class Line<Request> {
-  /** In the order of their turns. */
-  private readonly ready = new Map<string, Waiting<Request>[]>();
+  /** The threads of each tenant, in the order of their turns. */
+  private readonly ready = new Map<string, Map<string, Turn<Request>>>();
   /** Threads with a merged request under way; what came since then waits for it. */
   private readonly busy = new Map<string, Waiting<Request>[]>();
   private running = 0;
 
-  constructor(readonly kind: Kind<Request>) {}
+  readonly kind: Kind<Request>;
 
-  push(thread: string, waiting: Waiting<Request>): void {
-    const others = this.busy.get(thread) ?? this.ready.get(thread);
-    if (others === undefined) this.ready.set(thread, [waiting]);
+  constructor(
+    /** What the queue knows it by. */
+    readonly key: Kind<Request>,
+    isMerged: boolean,
+  ) {
+    this.kind = isMerged ? key : { run: key.run };
+  }
+
+  push(waiting: Waiting<Request>): void {
+    const { thread, tenant } = waiting;
+    const others = this.busy.get(thread) ?? this.ready.get(tenant.name)?.get(thread)?.waiting;
+    if (others === undefined) this.enqueue(tenant.name, thread, [waiting]);
     else others.push(waiting);
   }
 
-  holds(thread: string, waiting: Waiting<Request>): boolean {
-    return (this.busy.get(thread) ?? this.ready.get(thread))?.includes(waiting) ?? false;
-  }
-
-  remove(thread: string, waiting: Waiting<Request>): void {
-    const others = this.busy.get(thread) ?? this.ready.get(thread) ?? [];
+  remove(waiting: Waiting<Request>): void {
+    const { thread, tenant } = waiting;
+    const threads = this.ready.get(tenant.name);
+    const others = this.busy.get(thread) ?? threads?.get(thread)?.waiting ?? [];
     others.splice(others.indexOf(waiting), 1);
-    if (others.length === 0) this.ready.delete(thread);
+    if (others.length > 0 || threads === undefined) return;
+    threads.delete(thread);
+    if (threads.size === 0) this.ready.delete(tenant.name);
   }
 
-  /** The place of the request whose turn it is; Infinity when none may begin. */
-  get next(): number {
-    if (this.kind.merge !== undefined && this.running === LANES) return Infinity;
-    for (const [first] of this.ready.values()) return first?.arrival ?? Infinity;
-    return Infinity;
+  /** The thread whose turn it is; null when none may begin. */
+  next(): Turn<Request> | null {
+    if (this.kind.merge !== undefined && this.running === LANES) return null;
+    return this.first();
   }
 
-  /** Takes what is to begin now, by thread. `done` has to follow. */
-  take(): Map<string, Waiting<Request>[]> {
+  get isIdle(): boolean {
+    return this.running === 0 && this.ready.size === 0;
+  }
+
+  /** Takes what is to begin now. `done` has to follow. */
+  take(): Waiting<Request>[] {
     this.running += 1;
-    const turns = new Map<string, Waiting<Request>[]>();
+    const members: Waiting<Request>[] = [];
     const room = { requests: MAX_REQUESTS, rows: MAX_ROWS, bytes: MAX_BYTES };
-    for (const [thread, waiting] of this.ready) {
+    for (let turn = this.first(); turn !== null; turn = this.first()) {
+      const { waiting } = turn;
+      const { thread, tenant } = waiting[0] as Waiting<Request>;
       const fit = this.kind.merge === undefined ? 0 : fitting(waiting, this.kind.merge, room);
-      if (fit === 0 && turns.size > 0) break;
-      turns.set(thread, waiting.splice(0, fit || 1));
-      this.ready.delete(thread);
+      if (fit === 0 && members.length > 0) break;
+      const taken = waiting.splice(0, fit || 1);
+      members.push(...taken);
+      tenant.turns += taken.length;
+      const threads = this.ready.get(tenant.name);
+      threads?.delete(thread);
+      if (threads?.size === 0) this.ready.delete(tenant.name);
       if (this.kind.merge !== undefined) this.busy.set(thread, waiting);
-      else if (waiting.length > 0) this.ready.set(thread, waiting);
+      else if (waiting.length > 0) this.enqueue(tenant.name, thread, waiting);
       if (fit === 0) break;
     }
-    return turns;
+    return members;
   }
 
-  done(threads: Iterable<string>): void {
+  done(members: Waiting<Request>[]): void {
     this.running -= 1;
-    for (const thread of threads) {
+    for (const { thread, tenant } of members) {
       const waiting = this.busy.get(thread);
       this.busy.delete(thread);
-      if (waiting !== undefined && waiting.length > 0) this.ready.set(thread, waiting);
+      if (waiting !== undefined && waiting.length > 0) this.enqueue(tenant.name, thread, waiting);
     }
+  }
+
+  private enqueue(tenant: string, thread: string, waiting: Waiting<Request>[]): void {
+    let threads = this.ready.get(tenant);
+    if (threads === undefined) {
+      threads = new Map();
+      this.ready.set(tenant, threads);
+    }
+    threads.set(thread, { at: turnsGiven++, waiting });
+  }
+
+  /** Of the tenant with the fewest turns the thread that is first. */
+  private first(): Turn<Request> | null {
+    let first: Turn<Request> | null = null;
+    let turns = Infinity;
+    for (const threads of this.ready.values()) {
+      for (const turn of threads.values()) {
+        const had = turn.waiting[0]?.tenant.turns ?? Infinity;
+        if (had < turns) [first, turns] = [turn, had];
+        break;
+      }
+    }
+    return first;
   }
 }
 
@@ -212,17 +407,4 @@ function fitting<Request>(
     count += 1;
   }
   return count;
-}
-
-/** Each request by itself, since one of them is to blame, and fails alone. */
-async function settle<Request>(
-  kind: Kind<Request>,
-  members: Waiting<Request>[],
-  error: unknown,
-): Promise<void> {
-  // What says nothing of a single request, such as a database that is away, is true of all of them.
-  const alike = members.length === 1 || error instanceof DomainError;
-  for (const { request, resolve, reject } of members) {
-    await (alike ? Promise.reject(error as Error) : kind.run([request])).then(resolve, reject);
-  }
 }

@@ -16,11 +16,14 @@ export class HealthController {
 
   @Get('ready')
   @ApiOperation({ operationId: 'ready', summary: 'Whether a write would succeed now; answers within 2 s' })
-  @ApiOkResponse({ description: 'It would', schema: { example: { status: 'ok' } } })
+  @ApiOkResponse({
+    description: 'It would; `warning`, when there is one, says what may soon be in the way',
+    schema: { example: { status: 'ok' } },
+  })
   @ApiServiceUnavailableResponse({ description: 'It would not; detail says why' })
-  async ready(): Promise<{ status: 'ok' }> {
-    const fault = await this.readiness.fault();
+  async ready(): Promise<{ status: 'ok'; warning?: string }> {
+    const { fault, warning } = await this.readiness.check();
     if (fault !== null) throw new ServiceUnavailableException(fault);
-    return { status: 'ok' };
+    return { status: 'ok', ...(warning !== null && { warning }) };
   }
 }

@@ -43,7 +43,9 @@ const MAX_DEPTH = 3;
 /** Characters of a text from which on it matters how long it is kept. */
 const LARGE = 256 * 1024;
 
-const SPACE = /[ \t\n\r]*/y;
+/** Codes of characters: to take one out of the text as a string of its own costs more than to compare it. */
+const [QUOTE, OPEN_BRACE, OPEN_BRACKET, CLOSE_BRACE, CLOSE_BRACKET] = [0x22, 0x7b, 0x5b, 0x7d, 0x5d];
+const [COMMA, COLON, MINUS, ZERO, NINE] = [0x2c, 0x3a, 0x2d, 0x30, 0x39];
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 /** The characters that JSON forbids inside a string, and the one that begins an escape. */
 const NEEDS_DECODING = /[\\\u0000-\u001f]/;
@@ -81,12 +83,13 @@ class ExactJsonParser {
   }
 
   private value(depth: number, member: string): unknown {
-    const char = this.text[this.at];
-    if (char === '"') return this.string();
-    if (char === '{' || char === '[') {
+    const char = this.text.charCodeAt(this.at);
+    if (char === QUOTE) return this.string();
+    if (char === OPEN_BRACE || char === OPEN_BRACKET) {
       if (depth > MAX_DEPTH || (depth === 2 && this.options.exact.has(member))) return this.textOnly();
-      return char === '{' ? this.object(depth) : this.array(depth, member);
+      return char === OPEN_BRACE ? this.object(depth) : this.array(depth, member);
     }
+    if (char === MINUS || (char >= ZERO && char <= NINE)) return this.number();
     for (const [word, value] of WORDS) {
       if (this.text.startsWith(word, this.at)) {
         this.at += word.length;
@@ -100,19 +103,19 @@ class ExactJsonParser {
     const object: Record<string, unknown> = {};
     this.at += 1;
     this.space();
-    if (this.skip('}')) return object;
+    if (this.skip(CLOSE_BRACE)) return object;
     do {
       this.space();
-      if (this.text[this.at] !== '"') this.fail();
+      if (this.text.charCodeAt(this.at) !== QUOTE) this.fail();
       const key = this.string();
       this.space();
-      if (!this.skip(':')) this.fail();
+      if (!this.skip(COLON)) this.fail();
       this.space();
       const value = this.value(depth + 1, key);
       if (key !== '__proto__') object[key] = value;
       this.space();
-    } while (this.skip(','));
-    if (!this.skip('}')) this.fail();
+    } while (this.skip(COMMA));
+    if (!this.skip(CLOSE_BRACE)) this.fail();
     return object;
   }
 
@@ -120,15 +123,15 @@ class ExactJsonParser {
     const array: unknown[] = [];
     this.at += 1;
     this.space();
-    if (this.skip(']')) return array;
+    if (this.skip(CLOSE_BRACKET)) return array;
     do {
       if (array.length === this.options.maxElements)
         throw new JsonLengthError(member, this.options.maxElements);
       this.space();
       array.push(this.value(depth + 1, member));
       this.space();
-    } while (this.skip(','));
-    if (!this.skip(']')) this.fail();
+    } while (this.skip(COMMA));
+    if (!this.skip(CLOSE_BRACKET)) this.fail();
     return array;
   }
 
@@ -197,13 +200,15 @@ class ExactJsonParser {
   }
 
   private space(): void {
-    SPACE.lastIndex = this.at;
-    SPACE.exec(this.text);
-    this.at = SPACE.lastIndex;
+    for (;;) {
+      const code = this.text.charCodeAt(this.at);
+      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return;
+      this.at += 1;
+    }
   }
 
-  private skip(char: string): boolean {
-    if (this.text[this.at] !== char) return false;
+  private skip(char: number): boolean {
+    if (this.text.charCodeAt(this.at) !== char) return false;
     this.at += 1;
     return true;
   }

@@ -3,7 +3,11 @@ import type { NestApplicationOptions } from '@nestjs/common';
 import type { RequestHandler } from '@nestjs/common/internal';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { answer } from './answer.js';
+import type { Operations } from './operations.js';
 import { answerProblem } from './problem.filter.js';
+
+/** Connections that may wait to be accepted: with Node's 511, some are lost when thousands of agents come at once. */
+export const BACKLOG = 4096;
 
 /** What passes a request on, as Express's middleware does. */
 export type Middleware = (
@@ -26,13 +30,17 @@ export class ExactRoutesAdapter extends ExpressAdapter {
   constructor(
     private readonly fast: boolean,
     private readonly middleware: Middleware[],
+    private readonly operations: Operations,
   ) {
     super();
   }
 
   override post(...args: [RequestHandler] | [path: unknown, RequestHandler]): unknown {
     const [path, handler] = args;
-    if (typeof path === 'string' && handler !== undefined) this.routes.set(path, handler);
+    if (typeof path === 'string' && handler !== undefined) {
+      this.routes.set(path, handler);
+      this.operations.add(path);
+    }
     return super.post(...(args as [unknown, RequestHandler]));
   }
 
@@ -47,6 +55,12 @@ export class ExactRoutesAdapter extends ExpressAdapter {
       if (handler === undefined) express(request, response);
       else this.run(0, handler, request, response);
     });
+  }
+
+  override listen(port: string | number, ...args: unknown[]): Server {
+    const [host, callback] = args.length > 1 ? args : [undefined, args[0]];
+    const options = { port: Number(port), backlog: BACKLOG, ...(typeof host === 'string' && { host }) };
+    return (this.getHttpServer() as Server).listen(options, callback as () => void);
   }
 
   private run(at: number, handler: RequestHandler, request: IncomingMessage, response: ServerResponse): void {

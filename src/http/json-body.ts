@@ -1,6 +1,5 @@
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
-import express from 'express';
 import {
   InvalidRequestError,
   LimitExceededError,
@@ -8,8 +7,11 @@ import {
   UnsupportedMediaTypeError,
 } from '../checkpoints/checkpoint.errors.js';
 import type { Settings } from '../config/env.js';
+import { setCaller } from './caller.js';
 import type { Middleware } from './exact-routes.js';
 import { JsonLengthError, JsonSyntaxError, parseExactJson } from './exact-json.js';
+import { Inflight } from './inflight.js';
+import { collectLarge, giveBack, LARGE_BODY_BYTES, parseLarge } from './large-body.js';
 
 /** The documents that LangGraph owns; their JSON goes to and from the database as text. */
 const EXACT_FIELDS: ReadonlySet<string> = new Set(['checkpoint', 'metadata', 'filter_metadata']);
@@ -18,38 +20,48 @@ const JSON_TYPE = /^application\/json\s*(?:;\s*charset\s*=\s*"?utf-8"?\s*)?$/i;
 
 /** Collects the body of a request, inflates it, and leaves in `body` the object that `parseExactJson` finds in it. */
 export function jsonBody(settings: Settings): Middleware {
-  const inflate = express.raw({ type: () => true, limit: settings.bodyLimitBytes });
+  const inflight = Inflight.of(settings);
   return (request: IncomingMessage & { body?: unknown }, response, next) => {
+    const share = inflight.open(request, response);
     const parse = (error: unknown, bytes?: Buffer) => {
+      inflight.read(share, bytes?.length ?? 0);
       try {
         if (error !== undefined) throw toDomainError(error, settings);
-        request.body = parseBody(bytes, settings.rowsLimit);
+        request.bodyBytes = bytes?.length ?? 0;
+        const body = parseBody(bytes, settings.rowsLimit);
+        setCaller(body, share.caller);
+        request.body = body;
       } catch (fault) {
         next(fault);
         return;
       }
-      next();
+      if (request.trace === undefined) next();
+      else request.trace.run(request.body, next);
     };
-    const { 'content-type': type, 'content-encoding': encoding } = request.headers;
+    const { 'content-type': type, 'content-encoding': encoding, 'content-length': length } = request.headers;
     if (type === undefined || !(type === 'application/json' || JSON_TYPE.test(type))) {
       next(
         new UnsupportedMediaTypeError(
           `The content type must be application/json in UTF-8; it is ${type === undefined ? 'absent' : `"${type}"`}`,
         ),
       );
-    } else if (encoding === undefined) collect(request, settings.bodyLimitBytes, parse);
-    else {
-      inflate(request, response, (error?: unknown) => {
-        parse(error, request.body as Buffer | undefined);
-      });
+      return;
     }
+    const bytes =
+      length === undefined && 'transfer-encoding' in request.headers ? Infinity : Number(length ?? 0);
+    if (encoding !== undefined || bytes >= LARGE_BODY_BYTES) {
+      collectLarge(request, share, inflight, settings.bodyLimitBytes, parse);
+      return;
+    }
+    const begin = (error?: Error) => {
+      if (error === undefined) collect(request, settings.bodyLimitBytes, parse);
+      else parse(error);
+    };
+    if (inflight.need(share, bytes, begin)) begin();
   };
 }
 
-/**
- * A body as it comes. `express.raw` does the same at some 20 µs more, and of a large one holds the pieces and the whole at
- * the same time.
- */
+/** A body as it comes. `express.raw` does the same at some 20 µs more. */
 function collect(
   request: IncomingMessage,
   limit: number,
@@ -60,7 +72,7 @@ function collect(
     done({ status: 413 });
     return;
   }
-  let bytes = Buffer.allocUnsafe(length);
+  let bytes: Buffer = Buffer.alloc(0);
   let received = 0;
   const take = (chunk: Buffer) => {
     const sum = received + chunk.length;
@@ -69,8 +81,12 @@ function collect(
       done({ status: 413 });
       return;
     }
-    if (sum > bytes.length) bytes = Buffer.concat([bytes], Math.max(sum, 2 * bytes.length));
-    chunk.copy(bytes, received);
+    // Most bodies come in one piece, which need not be copied.
+    if (received === 0) bytes = chunk;
+    else {
+      if (sum > bytes.length) bytes = Buffer.concat([bytes], Math.max(sum, length, 2 * bytes.length));
+      chunk.copy(bytes, received);
+    }
     received = sum;
   };
   const end = () => {
@@ -81,7 +97,7 @@ function collect(
   request.on('data', take).once('end', end);
 }
 
-/** What the body parser refuses has a status, and a message that may be shown. */
+/** What `collectLarge` refuses has a status, and a message that may be shown. */
 function toDomainError(error: unknown, settings: Settings): unknown {
   const { status, message } = error as { status?: number; message: string };
   if (status === 413) return new LimitExceededError('The body', 'BODY_LIMIT_BYTES', settings.bodyLimitBytes);
@@ -92,11 +108,20 @@ function toDomainError(error: unknown, settings: Settings): unknown {
 function parseBody(bytes: Buffer | undefined, rowsLimit: number): object {
   if (bytes === undefined || bytes.length === 0) throw new MalformedBodyError('The body is empty');
   if (!isUtf8(bytes)) throw new MalformedBodyError('The body holds bytes that are no UTF-8');
-  const body = parse(bytes.toString('utf8'), rowsLimit);
+  const body = parseWhole(bytes, rowsLimit);
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     throw new InvalidRequestError([{ pointer: '#', detail: 'must be an object' }]);
   }
   return body;
+}
+
+function parseWhole(bytes: Buffer, rowsLimit: number): unknown {
+  if (bytes.length < LARGE_BODY_BYTES) return parse(bytes.toString('utf8'), rowsLimit);
+  try {
+    return parseLarge(bytes, (text) => parse(text, rowsLimit)) ?? parse(bytes.toString('utf8'), rowsLimit);
+  } finally {
+    giveBack(bytes);
+  }
 }
 
 function parse(text: string, rowsLimit: number): unknown {

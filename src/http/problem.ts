@@ -42,8 +42,14 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
   },
   'queue-full': {
     status: 503,
-    title: 'Too many requests wait for the database',
-    when: 'QUEUE_MAX requests wait already, or this one waited QUEUE_WAIT_MS for a connection; nothing was done',
+    title: 'Too many requests wait',
+    when: 'QUEUE_MAX requests wait already for a connection or for memory; nothing was done',
+    retry: true,
+  },
+  'queue-timeout': {
+    status: 503,
+    title: 'The request waited too long',
+    when: 'the request waited QUEUE_WAIT_MS for a connection or for memory; nothing was done',
     retry: true,
   },
   'database-unavailable': {

@@ -1,7 +1,7 @@
-import { ValidationPipe, type ValidationPipeOptions } from '@nestjs/common';
+import type { ValidationPipe, ValidationPipeOptions } from '@nestjs/common';
 import type { ValidationError } from 'class-validator';
 import { type Fault, InvalidRequestError } from '../checkpoints/checkpoint.errors.js';
-import { CompiledValidationPipe } from './compiled-validation.js';
+import { CompiledValidationPipe, KnownFieldsPipe } from './compiled-validation.js';
 
 /** The check of this name says that a value is of another kind; what else is wrong with it or inside it is then no news. */
 export const OF_ANOTHER_KIND = 'ofAnotherKind';
@@ -12,7 +12,7 @@ export function validationPipe(fast: boolean): ValidationPipe {
     transform: true,
     exceptionFactory: (errors) => new InvalidRequestError(errors.flatMap((error) => toFaults(error, '#'))),
   };
-  return fast ? new CompiledValidationPipe(options) : new ValidationPipe(options);
+  return fast ? new CompiledValidationPipe(options) : new KnownFieldsPipe(options);
 }
 
 function toFaults(error: ValidationError, parent: string): Fault[] {

@@ -34,16 +34,20 @@ export class Service {
   async start(): Promise<void> {
     const child = spawn(process.execPath, [MAIN], {
       cwd: tmpdir(), // where no .env is
-      env: { PATH: process.env.PATH, HOST: '127.0.0.1', PORT: String(this.port), ...this.environment },
+      env: {
+        ...{ PATH: process.env.PATH, HOST: '127.0.0.1', PORT: String(this.port), LOG_LEVEL: 'debug' },
+        ...this.environment,
+      },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     this.child = child;
     running.add(child);
     child.once('close', () => running.delete(child));
     createInterface({ input: child.stdout }).on('line', (line) => {
-      const [, cause] = /sent again in \d+ ms: (\S*) /.exec(line) ?? [];
-      if (cause !== undefined) this.retries.set(cause, (this.retries.get(cause) ?? 0) + 1);
-      else appendFileSync(this.logFile, `${line}\n`);
+      const again = /sent again in \d+ ms: (?:([0-9A-Z]{5}|E[A-Z_]+) )?/.exec(line);
+      const cause = again?.[1] ?? '';
+      if (again !== null) this.retries.set(cause, (this.retries.get(cause) ?? 0) + 1);
+      else if (!line.startsWith('{"level":"debug"')) appendFileSync(this.logFile, `${line}\n`);
     });
     while (!(await this.isReady())) {
       if (!running.has(child)) throw new Error(`The service ended, see ${this.logFile}`);

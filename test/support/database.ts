@@ -3,6 +3,7 @@ import pg from 'pg';
 
 /** A database of a suite's own, and a connection to look into it. */
 export interface TestDatabase {
+  /** For the service; through a pooler when there is one. */
   url: string;
   sql: <Row = Record<string, unknown>>(text: string, values?: unknown[]) => Promise<Row[]>;
   drop: () => Promise<void>;
@@ -37,13 +38,12 @@ export async function createDatabase(
   await onServer(
     `create database ${name} template ${template} ${locale === undefined ? '' : await inLocale(locale)}`,
   );
-  const url = new URL(process.env.TEST_SERVER_URL ?? '');
-  url.pathname = `/${name}`;
-  const client = new pg.Client({ connectionString: url.href });
+  const urlOn = (server = '') => Object.assign(new URL(server), { pathname: `/${name}` }).href;
+  const client = new pg.Client({ connectionString: urlOn(process.env.TEST_SERVER_URL) });
   client.on('error', () => undefined);
   await client.connect();
   return {
-    url: url.href,
+    url: urlOn(process.env.TEST_POOLER_URL ?? process.env.TEST_SERVER_URL),
     sql: async (text, values) => (await client.query(text, values)).rows as never,
     drop: async () => {
       await client.end();

@@ -1,5 +1,5 @@
 // Runs once before all suites: a Postgres to test on, and in it a migrated database that every suite clones.
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
@@ -36,6 +36,12 @@ export default async function setup() {
   const url = new URL(server.url);
   url.pathname = `/${template}`;
   await migrate(new Settings({ DATABASE_URL: url.href }), url.href);
+  if (process.env.TEST_MIGRATION) {
+    const migrated = new pg.Client({ connectionString: url.href });
+    await migrated.connect();
+    await migrated.query(readFileSync(process.env.TEST_MIGRATION, 'utf8'));
+    await migrated.end();
+  }
   process.env.TEST_SERVER_URL = server.url;
   process.env.TEST_TEMPLATE = template;
 }

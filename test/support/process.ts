@@ -39,15 +39,18 @@ export class Service {
   }
 
   /** Starts it on a free port; nothing of this process's own settings reaches it. */
-  static start(environment: Record<string, string>, options: { uid?: number; gid?: number } = {}): Service {
-    const child = spawn(process.execPath, [MAIN], {
+  static start(
+    environment: Record<string, string>,
+    { main = MAIN, ...identity }: { uid?: number; gid?: number; main?: string } = {},
+  ): Service {
+    const child = spawn(process.execPath, [main], {
       cwd: tmpdir(), // where no .env is
       env: {
         ...{ PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', SHUTDOWN_DELAY_MS: '0' },
         ...environment,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
-      ...options,
+      ...identity,
     });
     const service = new Service(child);
     services.add(service);
@@ -57,6 +60,10 @@ export class Service {
   /** Everything that it has written to its standard output and error. */
   get log(): string {
     return this.output;
+  }
+
+  get pid(): number | undefined {
+    return this.child.pid;
   }
 
   get url(): string {

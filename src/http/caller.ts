@@ -1,0 +1,61 @@
+/** The client went away before its request was begun. */
+export class CallerGoneError extends Error {
+  constructor() {
+    super('The client went away');
+  }
+}
+
+/** Who waits for the answer to a request. It holds nothing of the request, so that nothing is kept alive by it. */
+export class Caller {
+  isGone = false;
+  /** What to do when it goes while the request waits. */
+  onGone: (() => void) | null = null;
+
+  /** Tenants take turns in the queue. */
+  constructor(readonly tenant = '') {}
+
+  leave(): void {
+    this.isGone = true;
+    this.onGone?.();
+    this.onGone = null;
+  }
+}
+
+const CALLER = Symbol('caller');
+
+interface OfCaller {
+  [CALLER]?: Caller;
+}
+
+let current: Caller | undefined;
+
+/** Says whose request this is the body of. */
+export function setCaller(body: object, caller: Caller): void {
+  (body as OfCaller)[CALLER] = caller;
+}
+
+/** What was made of a body is the same caller's. */
+export function passCaller(body: unknown, made: unknown): void {
+  const caller = (body as OfCaller | null)?.[CALLER];
+  if (caller !== undefined) (made as OfCaller)[CALLER] = caller;
+}
+
+/**
+ * Runs what answers the request that this was made of; `currentCaller` is its caller until the work first waits. An
+ * AsyncLocalStorage would reach further, but on Node 20 costs each promise of the process so much that a put-writes took
+ * 150 µs of CPU instead of 80.
+ */
+export function answering<T>(made: unknown, work: () => T): T {
+  const outer = current;
+  current = (made as OfCaller | null)?.[CALLER];
+  try {
+    return work();
+  } finally {
+    current = outer;
+  }
+}
+
+/** Whose request is being answered; undefined for work of the service's own. */
+export function currentCaller(): Caller | undefined {
+  return current;
+}

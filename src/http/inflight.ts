@@ -1,0 +1,233 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
+import type { Settings } from '../config/env.js';
+import { Caller, CallerGoneError } from './caller.js';
+
+const SWEEP_MS = 1000;
+/** What is read from the database is there as bytes off the socket, as rows and as an answer. */
+const COPIES = 3;
+
+/** What one request takes of the memory, from its arrival until its answer is written or its connection is gone. */
+export class Share {
+  readonly caller = new Caller();
+  bodyBytes = 0;
+  answerBytes = 0;
+  /** Whether its body is being read. */
+  isReading = true;
+  isWaiting = false;
+  isClosed = false;
+  /** How far its connection had come at the last sweep, and when that last changed. */
+  progress = -1;
+  progressAt = 0;
+
+  constructor(
+    readonly arrival: number,
+    readonly request: IncomingMessage,
+    readonly response: ServerResponse,
+  ) {}
+}
+
+interface Waiting {
+  share: Share;
+  bytes: number;
+  go: (error?: Error) => void;
+  timer: NodeJS.Timeout;
+}
+
+/**
+ * The bytes of the requests and answers in flight. Over `INFLIGHT_BYTES` a body waits, in the order of arrival, before it
+ * is read; the oldest request in flight never does, so that one which is larger than all of it gets through, and those
+ * that wait in the middle of a body of unknown length cannot wait for each other.
+ *
+ * It also watches that bodies and answers get on, and cuts off the connections of those that do not.
+ */
+export class Inflight {
+  private static readonly known = new WeakMap<Settings, Inflight>();
+
+  /** Called when an answer has left, and `holdsAnswers` may no longer hold. */
+  onRoom: () => void = () => undefined;
+  /** The oldest first. */
+  private readonly shares = new Set<Share>();
+  private readonly waiting: Waiting[] = [];
+  private arrivals = 0;
+  private bytes = 0;
+  private answerBytes = 0;
+  /** The largest answer of late. */
+  private expectedBytes = 0;
+  private sweeper: NodeJS.Timeout | undefined;
+
+  private constructor(private readonly settings: Settings) {}
+
+  /** The one of the service with these settings. */
+  static of(settings: Settings): Inflight {
+    let inflight = Inflight.known.get(settings);
+    if (inflight === undefined) {
+      inflight = new Inflight(settings);
+      Inflight.known.set(settings, inflight);
+    }
+    return inflight;
+  }
+
+  /**
+   * Whether so much is to be written that no further answers should be read from the database, beside those of so many
+   * statements; these are taken to be as large as the largest of late.
+   */
+  holdsAnswers(statements: number): boolean {
+    return this.answerBytes + statements * COPIES * this.expectedBytes >= this.settings.inflightBytes;
+  }
+
+  /** Of bodies and answers together. */
+  get totalBytes(): number {
+    return this.bytes;
+  }
+
+  open(request: IncomingMessage, response: ServerResponse): Share {
+    const share = new Share(this.arrivals++, request, response);
+    this.shares.add(share);
+    (response as Counted)[COUNT] = (bytes) => {
+      this.answers(share, bytes);
+    };
+    response.once('close', () => {
+      this.close(share);
+    });
+    this.sweeper ??= setInterval(() => {
+      this.sweep();
+    }, SWEEP_MS).unref();
+    return share;
+  }
+
+  /**
+   * Makes room for a body of so many bytes. False when it has to wait: `go` is then called once there is room, or with
+   * the reason why it is refused.
+   */
+  need(share: Share, bytes: number, go: (error?: Error) => void): boolean {
+    if (this.waiting.length === 0 && this.fits(share, bytes)) {
+      this.take(share, bytes);
+      return true;
+    }
+    const { queueMax, queueWaitMs } = this.settings;
+    if (this.waiting.length >= queueMax) {
+      queueMicrotask(() => {
+        go(new QueueFullError(`${queueMax} requests wait for memory already, as many as QUEUE_MAX allows`));
+      });
+      return false;
+    }
+    const timer = setTimeout(() => {
+      this.giveUp(
+        waiting,
+        new QueueTimeoutError(`No memory became free within QUEUE_WAIT_MS = ${queueWaitMs}`),
+      );
+    }, queueWaitMs).unref();
+    const waiting = { share, bytes, go, timer };
+    share.isWaiting = true;
+    share.caller.onGone = () => {
+      this.giveUp(waiting, new CallerGoneError());
+    };
+    const at = this.waiting.findIndex((other) => other.share.arrival > share.arrival);
+    this.waiting.splice(at === -1 ? this.waiting.length : at, 0, waiting);
+    this.admit();
+    return false;
+  }
+
+  /** The body has been read, and takes so many bytes. */
+  read(share: Share, bytes: number): void {
+    share.isReading = false;
+    if (bytes !== share.bodyBytes) this.take(share, bytes);
+  }
+
+  /** Counts an answer, which is there already. */
+  answers(share: Share, bytes: number): void {
+    if (share.isClosed) return;
+    this.expectedBytes = Math.max(this.expectedBytes, bytes);
+    share.answerBytes += bytes;
+    this.answerBytes += bytes;
+    this.bytes += bytes;
+  }
+
+  private close(share: Share): void {
+    if (share.isClosed) return;
+    share.isClosed = true;
+    if (!share.response.writableFinished) share.caller.leave();
+    this.shares.delete(share);
+    this.bytes -= share.bodyBytes + share.answerBytes;
+    this.answerBytes -= share.answerBytes;
+    if (this.waiting.length > 0) this.admit();
+    if (share.answerBytes > 0) this.onRoom();
+  }
+
+  private fits(share: Share, bytes: number): boolean {
+    if (this.bytes - share.bodyBytes + bytes <= this.settings.inflightBytes) return true;
+    for (const oldest of this.shares) return oldest === share;
+    return true;
+  }
+
+  private take(share: Share, bytes: number): void {
+    if (share.isClosed) return;
+    this.bytes += bytes - share.bodyBytes;
+    share.bodyBytes = bytes;
+  }
+
+  private admit(): void {
+    for (;;) {
+      const [first] = this.waiting;
+      if (first === undefined || !this.fits(first.share, first.bytes)) return;
+      this.leave(first);
+      this.take(first.share, first.bytes);
+      // Not here and now: it may take room, or give it, in turn.
+      setImmediate(first.go);
+    }
+  }
+
+  private giveUp(waiting: Waiting, reason: Error): void {
+    this.leave(waiting);
+    waiting.go(reason);
+    this.admit();
+  }
+
+  private leave(waiting: Waiting): void {
+    clearTimeout(waiting.timer);
+    this.waiting.splice(this.waiting.indexOf(waiting), 1);
+    waiting.share.isWaiting = false;
+    waiting.share.caller.onGone = null;
+  }
+
+  private sweep(): void {
+    const now = performance.now();
+    this.expectedBytes /= 2;
+    for (const share of this.shares) {
+      // Of the requests that follow each other on a connection, the later ones do not hear that it is gone.
+      if (share.request.socket.destroyed) {
+        this.close(share);
+        continue;
+      }
+      const progress = progressOf(share);
+      if (progress === null || progress !== share.progress) {
+        share.progress = progress ?? -1;
+        share.progressAt = now;
+      } else if (now - share.progressAt >= this.settings.stallTimeoutMs) {
+        if (!share.response.headersSent) share.response.statusCode = 408; // for the log
+        share.request.socket.destroy();
+      }
+    }
+    if (this.shares.size > 0) return;
+    this.expectedBytes = 0;
+    clearInterval(this.sweeper);
+    this.sweeper = undefined;
+  }
+}
+
+/** How much of a body has come or of an answer has gone; null while it is the service that takes its time. */
+function progressOf({ request, response, isReading, isWaiting }: Share): number | null {
+  const { socket } = request;
+  if (response.headersSent) return socket.bytesWritten - socket.writableLength;
+  return isReading && !isWaiting ? socket.bytesRead : null;
+}
+
+/** On the response itself: a WeakMap of all of them costs each collection of garbage a way through it. */
+const COUNT = Symbol('count');
+type Counted = ServerResponse & { [COUNT]?: (bytes: number) => void };
+
+/** Counts an answer of so many bytes until it is written. */
+export function countAnswer(response: ServerResponse, bytes: number): void {
+  (response as Counted)[COUNT]?.(bytes);
+}

@@ -1,0 +1,113 @@
+import { readFileSync } from 'node:fs';
+import http from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
+import { aPut, base64 } from './support/builders.js';
+import { createDatabase, type TestDatabase } from './support/database.js';
+import { cleanUp, Service } from './support/process.js';
+import { RawClient } from './support/raw-client.js';
+
+const MIB = 1024 * 1024;
+const SLOW_MS = 180_000;
+
+let database: TestDatabase;
+let service: Service;
+afterEach(async () => {
+  await cleanUp();
+  await database.drop();
+}, SLOW_MS);
+
+async function start(environment: Record<string, string>): Promise<void> {
+  database = await createDatabase();
+  service = await Service.start({ DATABASE_URL: database.url, LOG_LEVEL: 'info', ...environment }).ready();
+}
+
+/** Connections that the service has to Postgres. */
+async function connections(): Promise<number> {
+  const [row] = await database.sql<{ count: number }>(
+    `select count(*)::int from pg_stat_activity
+      where datname = current_database() and application_name = 'checkpoint-backend'`,
+  );
+  return row?.count ?? 0;
+}
+
+/** The most memory that the process ever had, in bytes; null where there is no /proc. */
+function peakBytes(): number | null {
+  try {
+    const [, kilobytes] = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8')) ?? [];
+    return Number(kilobytes) * 1024;
+  } catch {
+    return null;
+  }
+}
+
+it(
+  '10,000 agents on one instance cost Postgres 10 connections, and all are answered',
+  async () => {
+    const AGENTS = 10_000;
+    await start({ QUEUE_MAX: String(AGENTS), QUEUE_WAIT_MS: '120000', DATABASE_POOL_MAX: '10' });
+    const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity });
+    const post = (n: number) =>
+      service
+        .post(n % 2 === 0 ? 'put' : 'get-tuple', aPut({ thread_id: `agent-${n}` }), agent)
+        .then(({ status }) => status)
+        .catch(String);
+    // Nothing is answered meanwhile, so that all of them are there at once.
+    await database.sql('begin');
+    await database.sql('lock table checkpoints');
+    const answers: Promise<unknown>[] = [];
+    while (answers.length < AGENTS) {
+      answers.push(...Array.from({ length: 100 }, (_, n) => post(answers.length + n)));
+      await delay(20);
+    }
+    const seen = [await connections()];
+    const watch = setInterval(() => {
+      void connections().then((count) => seen.push(count));
+    }, 50);
+    await database.sql('commit');
+    const statuses = await Promise.all(answers);
+    clearInterval(watch);
+    const counts = new Map<unknown, number>();
+    for (const status of statuses) counts.set(status, (counts.get(status) ?? 0) + 1);
+    agent.destroy();
+    expect([...counts]).toEqual([[200, AGENTS]]);
+    expect(Math.max(...seen)).toBeGreaterThan(0);
+    expect(Math.max(...seen)).toBeLessThanOrEqual(10);
+    const [row] = await database.sql('select count(*)::int from checkpoints');
+    expect(row).toEqual({ count: AGENTS / 2 });
+  },
+  SLOW_MS,
+);
+
+it(
+  '64 agents that store 16 MiB each at once are answered, in less than 1 GiB',
+  async () => {
+    await start({ QUEUE_WAIT_MS: '150000' });
+    const blobs = [{ channel: 'a', version: '1', type: 't', blob: base64(Buffer.alloc(16 * MIB, 7)) }];
+    const body = JSON.stringify(aPut({ blobs })).split('thread-1');
+    const answers = await Promise.all(
+      Array.from({ length: 64 }, (_, n) => service.post('put', body.join(`thread-${n}`))),
+    );
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+    const [row] = await database.sql(
+      'select count(*)::int, min(length(blob))::int as least from checkpoint_blobs',
+    );
+    expect(row).toEqual({ count: 64, least: 16 * MIB });
+    const peak = peakBytes();
+    if (peak !== null) expect(peak).toBeLessThan(1024 * MIB);
+  },
+  SLOW_MS,
+);
+
+it(
+  'several processes cut off a client that is slow, too',
+  async () => {
+    await start({ WORKERS: '2', HEADERS_TIMEOUT_MS: '300', STALL_TIMEOUT_MS: '300' });
+    const clients = await Promise.all([1, 2, 3, 4].map(() => RawClient.open(service.url)));
+    for (const client of clients.slice(0, 2)) client.write('POST /checkpoints/put HTTP/1.1\r\n');
+    for (const client of clients.slice(2)) client.post('put', 'Content-Length: 1000').write('{');
+    expect((await service.post('list', {})).status).toBe(200);
+    const answers = await Promise.all(clients.map((client) => client.closed()));
+    expect(answers.map((answer) => answer.slice(0, 12))).toEqual(['HTTP/1.1 408', 'HTTP/1.1 408', '', '']);
+  },
+  SLOW_MS,
+);
