@@ -109,6 +109,7 @@ export function* inputs(seed) {
   /** One of the values of a valid request is another one. */
   const odd = (text) => {
     const values = [...text.matchAll(/(?<=[:[,])("(?:[^"\\]|\\.)*"(?!:)|-?\d[\d.]*|null|true|\{\}|\[\])/g)];
+    if (values.length === 0) return text; // its only value is odd already
     const { 0: value, index } = pick(values);
     return text.slice(0, index) + pick(ODD) + text.slice(index + value.length);
   };
