@@ -34,7 +34,13 @@ type NameOf = (request: IncomingMessage) => string;
 /** Of what is under way in this asynchronous context. */
 interface Scope {
   request?: TracedRequest;
-  statements?: Span[];
+  statements?: Statement[];
+}
+
+/** The span of a statement in the trace of one of its requests. */
+interface Statement {
+  request: TracedRequest;
+  span: Span;
 }
 
 /** Traces by OpenTelemetry's SDK, which reads the OTEL_* variables itself. */
@@ -78,10 +84,12 @@ export class OpenTelemetry implements Tracing {
     const path = url.split('?')[0] ?? '';
     const operation = this.nameOf(request);
     const known = operation !== 'other';
+    const startTime = Date.now();
     const span = this.tracer.startSpan(
       known ? `${method} ${path}` : method,
       {
         kind: SpanKind.SERVER,
+        startTime,
         attributes: {
           'http.request.method': method,
           'url.path': path,
@@ -94,7 +102,13 @@ export class OpenTelemetry implements Tracing {
       parent,
     );
     if (!span.isRecording()) return;
-    const traced = new TracedRequest(span, api.setSpan(parent, span), this.tracer, this.scope);
+    const traced = new TracedRequest(
+      span,
+      startTime - performance.now(),
+      api.setSpan(parent, span),
+      this.tracer,
+      this.scope,
+    );
     request.trace = traced;
     traced.endWith(response);
   }
@@ -104,23 +118,25 @@ export class OpenTelemetry implements Tracing {
   }
 
   begun({ trace, since }: { trace?: unknown; since: number }): void {
-    if (trace instanceof TracedRequest) trace.child('queue', since).end();
+    if (trace instanceof TracedRequest) endSpan(trace.child('queue', since), trace.at());
   }
 
   gaveUp({ trace, since }: { trace?: unknown; since: number }, reason: Error): void {
-    if (trace instanceof TracedRequest) endSpan(trace.child('queue', since), reason);
+    if (trace instanceof TracedRequest) endSpan(trace.child('queue', since), trace.at(), reason);
   }
 
   /** Of a statement that several requests share each has a span, so that its trace is whole; they link to the first one's. */
   async statement(requests: { trace?: unknown }[], work: () => Promise<void>): Promise<void> {
     const traced = requests.flatMap(({ trace }) => (trace instanceof TracedRequest ? [trace] : []));
-    const statements: Span[] = [];
+    const statements: Statement[] = [];
     for (const request of traced) {
-      statements.push(request.statement(requests.length, statements[0]));
+      statements.push({ request, span: request.statement(requests.length, statements[0]?.span) });
     }
     const end = (error?: unknown) => {
-      for (const span of statements) endSpan(span, error);
-      for (const request of traced) request.hasResult();
+      for (const { request, span } of statements) {
+        endSpan(span, request.at(), error);
+        request.hasResult();
+      }
     };
     try {
       await this.scope.run({ statements }, work);
@@ -132,8 +148,9 @@ export class OpenTelemetry implements Tracing {
   }
 
   retry({ code, message }: Error & { code?: string }, waitMs: number): void {
-    for (const span of this.scope.getStore()?.statements ?? []) {
-      span.addEvent('retry', { 'error.type': code ?? message, 'checkpoint_backend.wait_ms': waitMs });
+    for (const { request, span } of this.scope.getStore()?.statements ?? []) {
+      const attributes = { 'error.type': code ?? message, 'checkpoint_backend.wait_ms': waitMs };
+      span.addEvent('retry', attributes, request.at());
     }
   }
 
@@ -148,6 +165,8 @@ class TracedRequest implements RequestTrace {
 
   constructor(
     private readonly span: Span,
+    /** From `performance.now()` to the time of day, as it was when the request began. */
+    private readonly offset: number,
     private readonly context: Context,
     private readonly tracer: Tracer,
     private readonly scope: AsyncLocalStorage<Scope>,
@@ -165,8 +184,13 @@ class TracedRequest implements RequestTrace {
     this.scope.run({ request: this }, next);
   }
 
-  child(name: string, startTime: number): Span {
-    return this.tracer.startSpan(name, { startTime }, this.context);
+  /** One clock for all spans of a request; left alone each span has its own, which differ by up to a millisecond. */
+  at(since = performance.now()): number {
+    return this.offset + since;
+  }
+
+  child(name: string, since: number): Span {
+    return this.tracer.startSpan(name, { startTime: this.at(since) }, this.context);
   }
 
   statement(requests: number, first: Span | undefined): Span {
@@ -174,6 +198,7 @@ class TracedRequest implements RequestTrace {
       'postgresql',
       {
         kind: SpanKind.CLIENT,
+        startTime: this.at(),
         attributes: {
           'db.system.name': 'postgresql',
           ...(requests > 1 && { 'db.operation.batch.size': requests }),
@@ -192,7 +217,7 @@ class TracedRequest implements RequestTrace {
   endWith(response: ServerResponse): void {
     const end = response.end.bind(response) as (...args: unknown[]) => ServerResponse;
     response.end = (...args: unknown[]) => {
-      if (this.resultAt !== null) this.child('serialize', this.resultAt).end();
+      if (this.resultAt !== null) endSpan(this.child('serialize', this.resultAt), this.at());
       this.resultAt = null;
       return end(...args);
     };
@@ -204,19 +229,19 @@ class TracedRequest implements RequestTrace {
         this.span.setAttribute('error.type', String(statusCode));
         this.span.setStatus({ code: SpanStatusCode.ERROR, ...(err && { message: err.name }) });
       }
-      this.span.end();
+      this.span.end(this.at());
     });
   }
 }
 
 /** No message goes out: it may quote what is stored. */
-function endSpan(span: Span, error?: unknown): void {
+function endSpan(span: Span, endTime: number, error?: unknown): void {
   if (error !== undefined) {
     const { name, code } = error as Error & { code?: string };
     span.setAttribute('error.type', code ?? name);
     span.setStatus({ code: SpanStatusCode.ERROR });
   }
-  span.end();
+  span.end(endTime);
 }
 
 /** Both read their endpoint, headers, time-out and certificates from the environment. */
