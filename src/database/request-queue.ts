@@ -79,7 +79,7 @@ interface Waiting<Request> extends Followed {
   tenant: Tenant;
   caller: Caller;
   begun: boolean;
-  timer?: NodeJS.Timeout;
+  timer: NodeJS.Timeout | undefined;
   resolve: () => void;
   reject: (error: unknown) => void;
 }
@@ -140,9 +140,16 @@ export class RequestQueue {
     const tenant = this.tenantOf(caller.tenant);
     return new Promise((resolve, reject) => {
       const waiting: Waiting<Request> = {
-        ...{ request, tenant, caller, begun: false, resolve, reject },
-        ...{ since: performance.now(), trace: tracing?.current() },
+        request,
         thread: tenant.name === '' ? thread : `${tenant.name}\0${thread}`,
+        tenant,
+        caller,
+        begun: false,
+        since: performance.now(),
+        trace: tracing?.current(),
+        timer: undefined,
+        resolve,
+        reject,
       };
       line.push(waiting);
       this.waiting += 1;
