@@ -15,15 +15,17 @@ export class Share {
   /** Whether its body is being read. */
   isReading = true;
   isWaiting = false;
-  isClosed = false;
   /** How far its connection had come at the last sweep, and when that last changed. */
   progress = -1;
   progressAt = 0;
 
   constructor(
     readonly arrival: number,
-    readonly request: IncomingMessage,
-    readonly response: ServerResponse,
+    /**
+     * Null once it is closed. The set of shares makes itself anew every few requests, and its former selves keep what they
+     * held for as long as V8 leaves them in its old space: whole requests, at 30 µs of a put-writes.
+     */
+    public exchange: { request: IncomingMessage; response: ServerResponse } | null,
   ) {}
 }
 
@@ -82,7 +84,7 @@ export class Inflight {
   }
 
   open(request: IncomingMessage, response: ServerResponse): Share {
-    const share = new Share(this.arrivals++, request, response);
+    const share = new Share(this.arrivals++, { request, response });
     this.shares.add(share);
     (response as Counted)[COUNT] = (bytes) => {
       this.answers(share, bytes);
@@ -137,7 +139,7 @@ export class Inflight {
 
   /** Counts an answer, which is there already. */
   answers(share: Share, bytes: number): void {
-    if (share.isClosed) return;
+    if (share.exchange === null) return;
     this.expectedBytes = Math.max(this.expectedBytes, bytes);
     share.answerBytes += bytes;
     this.answerBytes += bytes;
@@ -145,9 +147,9 @@ export class Inflight {
   }
 
   private close(share: Share): void {
-    if (share.isClosed) return;
-    share.isClosed = true;
-    if (!share.response.writableFinished) share.caller.leave();
+    if (share.exchange === null) return;
+    if (!share.exchange.response.writableFinished) share.caller.leave();
+    share.exchange = null;
     this.shares.delete(share);
     this.bytes -= share.bodyBytes + share.answerBytes;
     this.answerBytes -= share.answerBytes;
@@ -162,7 +164,7 @@ export class Inflight {
   }
 
   private take(share: Share, bytes: number): void {
-    if (share.isClosed) return;
+    if (share.exchange === null) return;
     this.bytes += bytes - share.bodyBytes;
     share.bodyBytes = bytes;
   }
@@ -195,18 +197,20 @@ export class Inflight {
     const now = performance.now();
     this.expectedBytes /= 2;
     for (const share of this.shares) {
+      const { exchange } = share;
       // Of the requests that follow each other on a connection, the later ones do not hear that it is gone.
-      if (share.request.socket.destroyed) {
+      if (exchange === null || exchange.request.socket.destroyed) {
         this.close(share);
         continue;
       }
-      const progress = progressOf(share);
+      const { request, response } = exchange;
+      const progress = progressOf(share, request, response);
       if (progress === null || progress !== share.progress) {
         share.progress = progress ?? -1;
         share.progressAt = now;
       } else if (now - share.progressAt >= this.settings.stallTimeoutMs) {
-        if (!share.response.headersSent) share.response.statusCode = 408; // for the log
-        share.request.socket.destroy();
+        if (!response.headersSent) response.statusCode = 408; // for the log
+        request.socket.destroy();
       }
     }
     if (this.shares.size > 0) return;
@@ -217,8 +221,11 @@ export class Inflight {
 }
 
 /** How much of a body has come or of an answer has gone; null while it is the service that takes its time. */
-function progressOf({ request, response, isReading, isWaiting }: Share): number | null {
-  const { socket } = request;
+function progressOf(
+  { isReading, isWaiting }: Share,
+  { socket }: IncomingMessage,
+  response: ServerResponse,
+): number | null {
   if (response.headersSent) return socket.bytesWritten - socket.writableLength;
   return isReading && !isWaiting ? socket.bytesRead : null;
 }

@@ -120,7 +120,7 @@ function collect(
   if (inflater === undefined) return;
   inflater.once('error', broken);
   request.pipe(inflater as zlib.Gunzip);
-  share.response.once('close', () => {
+  share.exchange?.response.once('close', () => {
     (inflater as zlib.Gunzip).close();
   });
 }
