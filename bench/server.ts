@@ -10,13 +10,12 @@ import {
   readdirSync,
   writeFileSync,
 } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { pino } from 'pino';
-import { EmbeddedPostgres } from '../src/embedded/embedded-postgres.js';
+import { EmbeddedPostgres, freePort } from '../src/embedded/embedded-postgres.js';
 import { dropDatabases } from './database.js';
 
 const DEBIAN = '/usr/lib/postgresql';
@@ -113,12 +112,4 @@ async function answers(url: string): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
 }
