@@ -107,6 +107,18 @@ describe('when the database goes away', () => {
     expect((await answer).status).toBe(200);
   });
 
+  it('what waits while a silent network is looked into waits for its end', async () => {
+    await start({ OUTAGE_WAIT_MS: '30000', QUEUE_WAIT_MS: '7000', DATABASE_POOL_MAX: '1' });
+    const thread_id = aThread();
+    expect((await app.post('put', aPut({ thread_id }))).status).toBe(200);
+    network.mode = 'silent';
+    network.loseConnections();
+    const answers = [0, 1, 2].map(() => app.post('list', { thread_id }));
+    await delay(12_000); // until it is known to be an outage
+    network.mode = 'open';
+    for (const answer of answers) expect((await answer).status).toBe(200);
+  });
+
   it('a statement that the server is at may be silent for as long as it takes', async () => {
     await start({ DATABASE_POOL_MAX: '2' });
     await database.sql('begin');

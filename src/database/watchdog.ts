@@ -61,6 +61,11 @@ export class Watchdog {
     clearInterval(this.timer);
   }
 
+  /** Whether it is being found out if the server can be reached at all. */
+  get isAsking(): boolean {
+    return this.probing;
+  }
+
   /**
    * Ends what lost connections left running. Else such a statement, held up by a lock or in the network, could be carried
    * out after its own repetition, and after what the caller did next: a thread that was deleted would be back.
