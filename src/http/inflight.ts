@@ -9,7 +9,7 @@ const COPIES = 3;
 
 /** What one request takes of the memory, from its arrival until its answer is written or its connection is gone. */
 export class Share {
-  readonly caller = new Caller();
+  readonly caller: Caller;
   bodyBytes = 0;
   answerBytes = 0;
   /** Whether its body is being read. */
@@ -26,7 +26,9 @@ export class Share {
      * held for as long as V8 leaves them in its old space: whole requests, at 30 µs of a put-writes.
      */
     public exchange: { request: IncomingMessage; response: ServerResponse } | null,
-  ) {}
+  ) {
+    this.caller = new Caller(exchange?.request.principal?.tenant);
+  }
 }
 
 interface Waiting {
