@@ -36,7 +36,7 @@ export async function startApp(
 ): Promise<TestApp> {
   const own = database ?? (await createDatabase());
   const settings = new Settings({
-    ...{ LOG_LEVEL: 'silent', DATABASE_URL: own.url },
+    ...{ LOG_LEVEL: 'silent', AUTH_MODE: 'none', DATABASE_URL: own.url },
     ...(globalThis as { SETTINGS?: Record<string, string> }).SETTINGS,
     ...environment,
   });
