@@ -51,6 +51,7 @@ module.exports = {
       [
         DOMAIN,
         '^src/checkpoints/(dto/|use-cases/|operation\\.decorator\\.ts$)',
+        '^src/auth/audited\\.ts$',
         '^src/http/(caller|compiled-validation|exact-json|problem\\.docs|validation)\\.ts$',
         nest('(common|swagger)'),
         'node_modules/(class-validator|class-transformer)/',

@@ -157,6 +157,7 @@ export class Workers {
   private run(poolMax: number): Promise<{ name: string; wasReady: boolean; end: string }> {
     const worker = cluster.fork({
       WORKERS: '1',
+      AUTH_MODE: this.settings.authModes.join(',') || 'none',
       DATABASE_URL: this.databaseUrl,
       DATABASE_POOL_MAX: String(poolMax),
       INSTANCES: String(this.settings.instances * this.settings.workers),

@@ -6,15 +6,13 @@ import { settingsFromEnvironment } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
 import { connect } from './database/server.js';
 import { createLogger } from './http/logging.js';
+import { isTenant } from './http/principal.js';
 
 const USAGE = `usage: npm run --silent tenants -- list
        npm run --silent tenants -- move --tenant NAME [--from NAME] --thread ID [--thread ID …]
        npm run --silent tenants -- move --tenant NAME [--from NAME] --threads-like PATTERN
        npm run --silent tenants -- move --tenant NAME [--from NAME] --all
 The default tenant's name is '', which --from is without.`;
-
-/** As keys and tokens may name it. */
-const TENANT = /^(?:[a-z0-9][a-z0-9._-]{0,62})?$/;
 
 type Command = (client: Client, schema: string) => Promise<void>;
 
@@ -43,7 +41,7 @@ function commandOf(args: string[]): Command {
     throw new Error(USAGE);
   }
   for (const tenant of [to, from]) {
-    if (!TENANT.test(tenant)) throw new Error(`${JSON.stringify(tenant)} is no name of a tenant`);
+    if (!isTenant(tenant)) throw new Error(`${JSON.stringify(tenant)} is no name of a tenant`);
   }
   if (to === from) throw new Error('The threads are that tenant’s already');
   return (client, schema) => move(client, schema, { from, to, threads: selection });
@@ -72,7 +70,7 @@ async function move(client: Client, schema: string, request: Move): Promise<void
 
 try {
   const run = commandOf(process.argv.slice(2));
-  const settings = settingsFromEnvironment();
+  const settings = settingsFromEnvironment({ serves: false });
   const database = await leaseDatabase(settings, createLogger(settings.logLevel));
   try {
     const client = await connect(settings, database.url);

@@ -4,14 +4,17 @@ import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, base64 } from './support/builders.js';
+import { type PostAs, postingAs } from './support/keys.js';
 import { until } from './support/process.js';
 import { TABLES } from './support/schema.js';
 
 const COMMAND = fileURLToPath(new URL('../dist/src/tenants.js', import.meta.url));
 
 let app: TestApp;
+let postAs: PostAs;
 beforeEach(async () => {
-  app = await startApp();
+  app = await startApp({ AUTH_MODE: 'keys' });
+  postAs = postingAs(app);
 });
 afterEach(() => app.close());
 
@@ -35,14 +38,14 @@ async function aThread(thread_id: string, tenant = ''): Promise<void> {
     const key = { thread_id, checkpoint_id };
     const blob = { channel: 'c', version: checkpoint_id, type: 't', blob: base64(`${tenant} ${thread_id}`) };
     const checkpoint = { channel_versions: { c: checkpoint_id } };
-    expect((await app.postAs(tenant, 'put', aPut({ ...key, checkpoint, blobs: [blob] }))).status).toBe(200);
-    expect((await app.postAs(tenant, 'put-writes', aPutWrites(key))).status).toBe(204);
+    expect((await postAs(tenant, 'put', aPut({ ...key, checkpoint, blobs: [blob] }))).status).toBe(200);
+    expect((await postAs(tenant, 'put-writes', aPutWrites(key))).status).toBe(204);
   }
 }
 
 /** All that a tenant can read, thread by thread. */
 async function everythingOf(tenant: string): Promise<Record<string, unknown[]>> {
-  const list = await app.postAs(tenant, 'list', { include: ['blobs', 'pending_writes'] });
+  const list = await postAs(tenant, 'list', { include: ['blobs', 'pending_writes'] });
   return Object.groupBy(list.json as { thread_id: string }[], ({ thread_id }) => thread_id) as Record<
     string,
     unknown[]
@@ -66,7 +69,7 @@ describe('npm run tenants', () => {
     await aThread('a');
     await aThread('a', 'acme');
     await aThread('b', 'acme');
-    await app.postAs('acme', 'put-writes', aPutWrites({ thread_id: 'c' }));
+    await postAs('acme', 'put-writes', aPutWrites({ thread_id: 'c' }));
     await aThread('a', 'acme-2');
     expect(await tenants('list')).toEqual({
       code: 0,
@@ -112,9 +115,9 @@ describe('npm run tenants', () => {
       'x'.repeat(20) +
       Array.from({ length: 2550 }, () => String.fromCharCode(97 + Math.random() * 26)).join('');
     for (const id of ['a', 'b', 'c']) await aThread(id);
-    await app.post('put', aPut({ thread_id: long }));
+    await postAs('', 'put', aPut({ thread_id: long }));
     await aThread('b', 'acme');
-    await app.postAs('acme', 'put-writes', aPutWrites({ thread_id: 'c' }));
+    await postAs('acme', 'put-writes', aPutWrites({ thread_id: 'c' }));
     const before = [await everythingOf(''), await everythingOf('acme')];
     const { code, output, errors } = await tenants('move', '--tenant', 'acme', '--all');
     expect([code, output, errors.split('\n').sort()]).toEqual([
@@ -161,9 +164,9 @@ describe('npm run tenants', () => {
     const agent = async (thread_id: string) => {
       for (let n = 10; isMoving; n += 1) {
         const body = { thread_id, checkpoint_id: `${n}` };
-        statuses.add((await app.post('put', aPut(body))).status);
-        statuses.add((await app.post('put-writes', aPutWrites(body))).status);
-        statuses.add((await app.post('get-tuple', { thread_id })).status);
+        statuses.add((await postAs('', 'put', aPut(body))).status);
+        statuses.add((await postAs('', 'put-writes', aPutWrites(body))).status);
+        statuses.add((await postAs('', 'get-tuple', { thread_id })).status);
       }
     };
     const agents = ['t1', 't50', 'apart', 'apart'].map(agent);

@@ -421,6 +421,13 @@ describe('wrong settings end the start with one message', () => {
       message:
         'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
     },
+    {
+      name: 'nobody said who may do what',
+      environment: { AUTH_MODE: '', NODE_ENV: 'production', DATABASE_URL: 'postgresql://h/d' },
+      message:
+        'AUTH_MODE is required: keys, jwt or both (keys,jwt) say who may read and delete what; none lets everybody who ' +
+        'reaches the port, and is the default only for an embedded database, on a loopback address, not in production',
+    },
   ];
   it.each(cases)('$name', async ({ environment, message }) => {
     const dataDir = aDataDir();

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { type Answer, type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, aWrite, base64 } from './support/builders.js';
+import { type PostAs, postingAs } from './support/keys.js';
 import { TABLES } from './support/schema.js';
 
 /** The default tenant, and some whose names could be taken for each other's. */
@@ -11,8 +12,10 @@ const LONG = `t${'x'.repeat(62)}`;
 
 describe('tenants', () => {
   let app: TestApp;
+  let postAs: PostAs;
   beforeAll(async () => {
-    app = await startApp();
+    app = await startApp({ AUTH_MODE: 'keys' });
+    postAs = postingAs(app);
   });
   afterAll(() => app.close());
 
@@ -36,7 +39,7 @@ describe('tenants', () => {
       const key = { thread_id, checkpoint_id: `${n}` };
       const checkpoint = { v: 4, of: tenant, channel_versions: { messages: `${n}` } };
       const blob = { channel: 'messages', version: `${n}`, type: 't', blob: base64(`${tenant} ${n}`) };
-      const put = await app.postAs(
+      const put = await postAs(
         tenant,
         'put',
         aPut({
@@ -49,7 +52,7 @@ describe('tenants', () => {
       );
       expect(put.json).toEqual({ ...key, checkpoint_ns: '' });
       const writes = [aWrite({ channel: 'log', blob: base64(`${tenant} ${n}`) })];
-      expect((await app.postAs(tenant, 'put-writes', aPutWrites({ ...key, writes }))).status).toBe(204);
+      expect((await postAs(tenant, 'put-writes', aPutWrites({ ...key, writes }))).status).toBe(204);
     }
   }
 
@@ -58,7 +61,7 @@ describe('tenants', () => {
     await inEach((tenant) => aHistory(tenant, thread_id));
     await inEach(async (tenant) => {
       const own = base64(`${tenant} 3`);
-      const tuple = await app.postAs(tenant, 'get-tuple', { thread_id });
+      const tuple = await postAs(tenant, 'get-tuple', { thread_id });
       expect(tuple.json).toMatchObject({
         thread_id,
         checkpoint_id: '3',
@@ -67,14 +70,14 @@ describe('tenants', () => {
         pending_writes: [{ blob: own }],
       });
       expect(tuple.json.pending_writes).toHaveLength(1);
-      const list = await app.postAs(tenant, 'list', { thread_id, include: ['blobs', 'pending_writes'] });
+      const list = await postAs(tenant, 'list', { thread_id, include: ['blobs', 'pending_writes'] });
       expect(
         list.json.map((item: { thread_id: string; blobs: { blob: string }[] }) => [
           item.thread_id,
           item.blobs[0]?.blob,
         ]),
       ).toEqual([3, 2, 1].map((n) => [thread_id, base64(`${tenant} ${n}`)]));
-      const history = await app.postAs(tenant, 'delta-channel-history', {
+      const history = await postAs(tenant, 'delta-channel-history', {
         thread_id,
         channels: ['log', 'messages'],
       });
@@ -92,7 +95,7 @@ describe('tenants', () => {
     );
     const stored = await Promise.all(
       requests.map(({ tenant, n, blob }) =>
-        app.postAs(
+        postAs(
           tenant,
           'put-writes',
           aPutWrites({ thread_id, checkpoint_id: `${n % 4}`, writes: [aWrite({ task_id: `${n}`, blob })] }),
@@ -102,11 +105,11 @@ describe('tenants', () => {
     expect(stored.map(({ status }) => status)).toEqual(requests.map(() => 204));
     await inEach(async (tenant) => {
       for (const checkpoint_id of ['0', '1', '2', '3'])
-        await app.postAs(tenant, 'put', aPut({ thread_id, checkpoint_id }));
+        await postAs(tenant, 'put', aPut({ thread_id, checkpoint_id }));
     });
     const read = await Promise.all(
       requests.map(async ({ tenant, n, blob }) => {
-        const tuple = await app.postAs(tenant, 'get-tuple', { thread_id, checkpoint_id: `${n % 4}` });
+        const tuple = await postAs(tenant, 'get-tuple', { thread_id, checkpoint_id: `${n % 4}` });
         const writes = tuple.json.pending_writes as { task_id: string; blob: string }[];
         return writes.length === 10 && writes.find(({ task_id }) => task_id === `${n}`)?.blob === blob;
       }),
@@ -131,14 +134,13 @@ describe('tenants', () => {
       ['copy-thread', { source_thread_id: one, target_thread_id: 'copy' }, 27],
     ])('%s %j touches no other tenant', async (operation, body, left) => {
       for (const tenant of TENANTS) {
-        for (const { thread_id } of (await app.postAs(tenant, 'list', {})).json as { thread_id: string }[])
-          if (thread_id !== one && thread_id !== two)
-            await app.postAs(tenant, 'delete-thread', { thread_id });
+        for (const { thread_id } of (await postAs(tenant, 'list', {})).json as { thread_id: string }[])
+          if (thread_id !== one && thread_id !== two) await postAs(tenant, 'delete-thread', { thread_id });
       }
       for (const tenant of TENANTS) {
         const others = TENANTS.filter((other) => other !== tenant);
         const before = await Promise.all(others.map(rowsOf));
-        expect((await app.postAs(tenant, operation, body)).status).toBe(204);
+        expect((await postAs(tenant, operation, body)).status).toBe(204);
         expect(await Promise.all(others.map(rowsOf))).toEqual(before);
         expect(await rowsOf(tenant)).toHaveLength(left);
       }
@@ -146,12 +148,12 @@ describe('tenants', () => {
 
     it('list them all, page by page, without another tenant’s', async () => {
       await inEach(async (tenant) => {
-        const everything = (await app.postAs(tenant, 'list', {})).json as { checkpoint: { of: string } }[];
+        const everything = (await postAs(tenant, 'list', {})).json as { checkpoint: { of: string } }[];
         expect(everything.length).toBeGreaterThanOrEqual(6);
         expect(everything.filter(({ checkpoint }) => checkpoint.of !== tenant)).toEqual([]);
         const paged: unknown[] = [];
         for (let cursor: string | undefined; paged.length === 0 || cursor !== undefined;) {
-          const page = await app.postAs(tenant, 'list', { limit: 1, cursor });
+          const page = await postAs(tenant, 'list', { limit: 1, cursor });
           paged.push(...page.json);
           cursor = page.headers['x-next-cursor'];
           expect(Buffer.from(cursor ?? '', 'base64url').toString()).not.toContain('u0001');
@@ -161,10 +163,10 @@ describe('tenants', () => {
     });
 
     it('are shown none but their own by the cursor of another', async () => {
-      const first = await app.postAs('acme', 'list', { limit: 1 });
+      const first = await postAs('acme', 'list', { limit: 1 });
       const cursor = first.headers['x-next-cursor'];
       for (const tenant of TENANTS) {
-        const rest = (await app.postAs(tenant, 'list', { cursor })).json as { checkpoint: { of: string } }[];
+        const rest = (await postAs(tenant, 'list', { cursor })).json as { checkpoint: { of: string } }[];
         expect(rest.length).toBeGreaterThan(0);
         expect(rest.filter(({ checkpoint }) => checkpoint.of !== tenant)).toEqual([]);
       }
@@ -188,7 +190,7 @@ describe('tenants', () => {
           ['delta-channel-history', { thread_id: stored, channels: ['log'] }, '#/thread_id'],
         ];
         for (const [operation, body, pointer] of attempts) {
-          const { status, json } = await app.postAs(tenant, operation, body);
+          const { status, json } = await postAs(tenant, operation, body);
           expect([operation, status, json.errors]).toEqual([
             operation,
             422,
@@ -211,7 +213,7 @@ describe('tenants', () => {
     async (thread_id) => {
       await inEach((tenant) => aHistory(tenant, thread_id));
       await inEach(async (tenant) => {
-        const tuple = (await app.postAs(tenant, 'get-tuple', { thread_id })).json;
+        const tuple = (await postAs(tenant, 'get-tuple', { thread_id })).json;
         expect([tuple.thread_id, tuple.checkpoint.of]).toEqual([thread_id, tenant]);
       });
     },
@@ -224,11 +226,11 @@ describe('tenants', () => {
     const incompressible = (length: number) => randomBytes(length).toString('base64').slice(0, length);
     const thread_id = incompressible(1000);
     const checkpoint_id = incompressible(room - 1000);
-    const put = (id: string) => app.postAs(tenant, 'put', aPut({ thread_id, checkpoint_id: id }));
+    const put = (id: string) => postAs(tenant, 'put', aPut({ thread_id, checkpoint_id: id }));
     expect((await put(checkpoint_id)).status).toBe(200);
     expect((await put(`${checkpoint_id}x`)).json.errors).toMatchObject([{ pointer: '#/checkpoint_id' }]);
     const write = (task_id: string) =>
-      app.postAs(
+      postAs(
         tenant,
         'put-writes',
         aPutWrites({ thread_id, checkpoint_id: 'c', writes: [aWrite({ task_id })] }),
@@ -239,7 +241,8 @@ describe('tenants', () => {
 
   it('are each as if alone on a service with a database of its own, whatever they do', async () => {
     const tenants = ['', 'a', 'ab'];
-    const together = await startApp();
+    const together = await startApp({ AUTH_MODE: 'keys' });
+    const postTogether = postingAs(together);
     const alone = new Map<string, TestApp>();
     for (const tenant of tenants) alone.set(tenant, await startApp());
     const thread = fc.constantFrom('t', 'a', 'ab', 'b\u0001t', 'é');
@@ -291,7 +294,7 @@ describe('tenants', () => {
             const own = steps.filter(([whose]) => whose === tenant);
             const pairs: [unknown, unknown][] = [];
             for (const [, [operation, body]] of own) {
-              const shared = await together.postAs(tenant, operation, body);
+              const shared = await postTogether(tenant, operation, body);
               const expected = await alone.get(tenant)?.post(operation, body);
               pairs.push([seen(shared), expected && seen(expected)]);
             }

@@ -38,6 +38,28 @@ const otlpProtocol = z.enum(['http/protobuf', 'http/json'], {
   error: 'must be http/protobuf or http/json',
 });
 
+const AUTH_MODES = ['keys', 'jwt'] as const;
+/** How callers say who they are. */
+export type AuthMode = (typeof AUTH_MODES)[number];
+
+/** Where is written who deleted what. */
+const AUDIT_LOGS = ['log', 'table', 'off'] as const;
+
+const authModes = z
+  .string()
+  .transform((text) => text.split(',').map((mode) => mode.trim()))
+  .refine(
+    (modes) => (modes.length === 1 && modes[0] === 'none') || modes.every(isAuthMode),
+    `must be none, or a list of ${AUTH_MODES.join(', ')}`,
+  )
+  .transform((modes) => modes.filter(isAuthMode));
+
+function isAuthMode(mode: string): mode is AuthMode {
+  return (AUTH_MODES as readonly string[]).includes(mode);
+}
+
+const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
+
 /** How traces are sent. */
 export interface TracingSettings {
   protocol: z.infer<typeof otlpProtocol>;
@@ -48,6 +70,9 @@ const ENVIRONMENT = z.object({
   NODE_ENV: z.string().optional(),
   PORT: integer(0, 65_535, 5003),
   HOST: z.string().optional(),
+  AUTH_MODE: authModes.optional(),
+  API_KEYS_FILE: z.string().optional(),
+  AUDIT_LOG: z.enum(AUDIT_LOGS, { error: `must be one of ${AUDIT_LOGS.join(', ')}` }).default('log'),
   DATABASE_URL: postgresUrl.optional(),
   DATABASE_SCHEMA: z
     .string()
@@ -104,6 +129,11 @@ export class SettingsError extends Error {}
 export class Settings {
   readonly port: number;
   readonly host: string;
+  /** Empty: nobody is asked. */
+  readonly authModes: readonly AuthMode[];
+  /** Null: keys are kept in the database. */
+  readonly apiKeysFile: string | null;
+  readonly auditLog: (typeof AUDIT_LOGS)[number];
   readonly databaseUrl: string | null;
   readonly databaseSchema: string;
   readonly databasePoolMax: number;
@@ -147,13 +177,26 @@ export class Settings {
         'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
       );
     }
+    const host = environment.HOST || (embedded ? '127.0.0.1' : '0.0.0.0');
+    if (!environment.AUTH_MODE && (production || !embedded || !LOOPBACK.test(host))) {
+      faults.push(
+        'AUTH_MODE is required: keys, jwt or both (keys,jwt) say who may read and delete what; none lets everybody who ' +
+          'reaches the port, and is the default only for an embedded database, on a loopback address, not in production',
+      );
+    }
+    if (environment.API_KEYS_FILE && parsed.data?.AUTH_MODE?.includes('keys') === false) {
+      faults.push('API_KEYS_FILE needs keys in AUTH_MODE');
+    }
     if (shared !== undefined && shared.WORKERS > shared.DATABASE_POOL_MAX) {
       faults.push('WORKERS must not exceed DATABASE_POOL_MAX, which they share');
     }
     if (parsed.data === undefined || faults.length > 0) throw new SettingsError(faults.join('; '));
     const env = parsed.data;
     this.port = env.PORT;
-    this.host = env.HOST ?? (embedded ? '127.0.0.1' : '0.0.0.0');
+    this.host = host;
+    this.authModes = env.AUTH_MODE ?? [];
+    this.apiKeysFile = env.API_KEYS_FILE ?? null;
+    this.auditLog = env.AUDIT_LOG;
     this.databaseUrl = env.DATABASE_URL ?? null;
     this.databaseSchema = env.DATABASE_SCHEMA;
     this.databasePoolMax = env.DATABASE_POOL_MAX;
@@ -206,14 +249,17 @@ function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {
   return { protocol: own ?? shared ?? 'http/protobuf' };
 }
 
-/** Reads `.env` in the working directory, when there is one, then the environment, which wins. @throws SettingsError */
-export function settingsFromEnvironment(): Settings {
+/**
+ * Reads `.env` in the working directory, when there is one, then the environment, which wins. A command that serves nobody
+ * need not be told who may be served. @throws SettingsError
+ */
+export function settingsFromEnvironment({ serves = true } = {}): Settings {
   try {
     process.loadEnvFile();
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
   }
-  return new Settings(process.env);
+  return new Settings(serves ? process.env : { ...process.env, AUTH_MODE: process.env.AUTH_MODE || 'none' });
 }
 
 function maskUrl(text: string): string {

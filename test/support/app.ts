@@ -1,9 +1,8 @@
-import type { IncomingMessage, Server } from 'node:http';
+import type { Server } from 'node:http';
 import supertest from 'supertest';
 import { createApp } from '../../src/app.setup.js';
 import { Settings } from '../../src/config/env.js';
 import { createLogger } from '../../src/http/logging.js';
-import { SCOPES } from '../../src/http/principal.js';
 import { createDatabase, type TestDatabase } from './database.js';
 
 export interface Answer {
@@ -21,16 +20,11 @@ export interface TestApp {
   database: TestDatabase;
   /** Posts to an operation; a string is sent as it is. */
   post: (operation: string, body: object | string, headers?: Record<string, string>) => Promise<Answer>;
-  /** Posts as somebody of the tenant; the default one's name is `''`. */
-  postAs: (tenant: string, operation: string, body: object | string) => Promise<Answer>;
   get: (path: string) => Promise<Answer>;
   /** How many requests have arrived. */
   received: () => number;
   close: () => Promise<void>;
 }
-
-/** Stands for the key that says whose request it is. */
-const TENANT_HEADER = 'x-test-tenant';
 
 /**
  * The service on a database of its own, listening on a free port; `environment` sets what a test is about. SETTINGS are
@@ -42,33 +36,27 @@ export async function startApp(
 ): Promise<TestApp> {
   const own = database ?? (await createDatabase());
   const settings = new Settings({
-    ...{ LOG_LEVEL: 'silent', DATABASE_URL: own.url },
+    ...{ LOG_LEVEL: 'silent', AUTH_MODE: 'none', DATABASE_URL: own.url },
     ...(globalThis as { SETTINGS?: Record<string, string> }).SETTINGS,
     ...environment,
   });
   const app = await createApp(settings, settings.databaseUrl ?? own.url, createLogger(settings.logLevel));
   let received = 0;
-  (app.getHttpServer() as Server).prependListener('request', (request: IncomingMessage) => {
-    received += 1;
-    const { [TENANT_HEADER]: tenant } = request.headers;
-    if (typeof tenant === 'string') request.principal = { tenant, scopes: new Set(SCOPES) };
-  });
+  (app.getHttpServer() as Server).prependListener('request', () => (received += 1));
   await app.listen(0, '127.0.0.1');
   const url = await app.getUrl();
-  const post: TestApp['post'] = async (operation, body, headers = {}) =>
-    answerOf(
-      await supertest(url)
-        .post(`/checkpoints/${operation}`)
-        .set({ 'content-type': 'application/json', ...headers })
-        .buffer(true)
-        .parse(asText)
-        .send(typeof body === 'string' ? body : JSON.stringify(body)),
-    );
   return {
     url,
     database: own,
-    post,
-    postAs: (tenant, operation, body) => post(operation, body, { [TENANT_HEADER]: tenant }),
+    post: async (operation, body, headers = {}) =>
+      answerOf(
+        await supertest(url)
+          .post(`/checkpoints/${operation}`)
+          .set({ 'content-type': 'application/json', ...headers })
+          .buffer(true)
+          .parse(asText)
+          .send(typeof body === 'string' ? body : JSON.stringify(body)),
+      ),
     received: () => received,
     get: async (path) => answerOf(await supertest(url).get(path).buffer(true).parse(asText)),
     close: async () => {
