@@ -37,7 +37,7 @@ export async function countThreads(
     `select case when thread_id like $1 then split_part(thread_id, $2, 2) else '' end as tenant, count(*)::int as threads
        from (${idsIn(schema, 'true')}) as ids
       group by tenant
-      order by tenant collate "C"`,
+      order by 1`,
     [`${rangeOf('').first}%`, rangeOf('').first],
   );
   return rows;
