@@ -7,7 +7,7 @@ const layer = (name, from, allowed, comment) => ({
   to: { pathNot: allowed },
 });
 
-const DOMAIN = '^src/checkpoints/checkpoint(\\.errors)?\\.ts$';
+const DOMAIN = '^src/checkpoints/(checkpoint(\\.errors)?|tenant)\\.ts$';
 const NODE =
   '^(node:)?(async_hooks|buffer|crypto|events|fs|http|net|path|stream|timers/promises|util|child_process|zlib)$';
 const nest = (name) => `node_modules/@nestjs/${name}/`;

@@ -117,7 +117,7 @@ export class CheckpointsController {
     request: { type: DeleteForRunsRequest, example: EXAMPLES.deleteForRuns },
   })
   async deleteForRuns(@Body() body: DeleteForRunsRequest): Promise<void> {
-    await this.deleteForRunsUseCase.execute(body.run_ids);
+    await this.deleteForRunsUseCase.execute(body.toInput());
   }
 
   @Audited('thread_ids', 'strategy')

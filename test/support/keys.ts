@@ -1,5 +1,6 @@
 import { checksum, hashOf, idOf, newKeyText } from '../../src/auth/api-key.js';
 import type { Scope } from '../../src/http/principal.js';
+import type { Answer, TestApp } from './app.js';
 import type { TestDatabase } from './database.js';
 
 const SECRET_AT = 'ckpt_'.length + 12 + 1;
@@ -34,4 +35,16 @@ export async function aKey({ sql }: TestDatabase, fields: KeyFields = {}): Promi
 export function withAnotherSecret(key: string): string {
   const text = key.slice(0, SECRET_AT) + newKeyText().slice(SECRET_AT, CRC_AT);
   return text + checksum(text);
+}
+
+/** Posts as somebody of a tenant, by a key that may do all there; the default tenant is `''`. */
+export type PostAs = (tenant: string, operation: string, body: object | string) => Promise<Answer>;
+
+export function postingAs({ post, database }: TestApp): PostAs {
+  const keys = new Map<string, Promise<string>>();
+  return async (tenant, operation, body) => {
+    const key = keys.get(tenant) ?? aKey(database, { tenant, scopes: ['read', 'write', 'delete'] });
+    keys.set(tenant, key);
+    return post(operation, body, { 'x-agent-api-key': await key });
+  };
 }
