@@ -20,6 +20,8 @@ export interface TestApp {
   database: TestDatabase;
   /** Posts to an operation; a string is sent as it is. */
   post: (operation: string, body: object | string, headers?: Record<string, string>) => Promise<Answer>;
+  /** As `post`, to any path. */
+  send: (path: string, body: object | string, headers?: Record<string, string>) => Promise<Answer>;
   get: (path: string) => Promise<Answer>;
   /** How many requests have arrived. */
   received: () => number;
@@ -45,18 +47,20 @@ export async function startApp(
   (app.getHttpServer() as Server).prependListener('request', () => (received += 1));
   await app.listen(0, '127.0.0.1');
   const url = await app.getUrl();
+  const send: TestApp['send'] = async (path, body, headers = {}) =>
+    answerOf(
+      await supertest(url)
+        .post(path)
+        .set({ 'content-type': 'application/json', ...headers })
+        .buffer(true)
+        .parse(asText)
+        .send(typeof body === 'string' ? body : JSON.stringify(body)),
+    );
   return {
     url,
     database: own,
-    post: async (operation, body, headers = {}) =>
-      answerOf(
-        await supertest(url)
-          .post(`/checkpoints/${operation}`)
-          .set({ 'content-type': 'application/json', ...headers })
-          .buffer(true)
-          .parse(asText)
-          .send(typeof body === 'string' ? body : JSON.stringify(body)),
-      ),
+    post: (operation, body, headers) => send(`/checkpoints/${operation}`, body, headers),
+    send,
     received: () => received,
     get: async (path) => answerOf(await supertest(url).get(path).buffer(true).parse(asText)),
     close: async () => {
