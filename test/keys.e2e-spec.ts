@@ -9,7 +9,7 @@ import { hashOf, idOf, newKeyText } from '../src/auth/api-key.js';
 import { type Answer, startApp, type TestApp } from './support/app.js';
 import { aPut, aThread } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
-import { aKey, withAnotherSecret } from './support/keys.js';
+import { aKey } from './support/keys.js';
 import { until } from './support/process.js';
 import { RawClient } from './support/raw-client.js';
 
@@ -77,15 +77,10 @@ describe('the keys of the table', () => {
     expect([await statusOf(app, key), await statusOf(other, key)]).toEqual([200, 200]);
     expect((await manage('revoke', { id })).status).toBe(204);
     expect(await ended(key)).toBeLessThan(3000);
-    const [{ revoked_at: first }] = await database.sql<any>('select revoked_at from api_keys where id = $1', [
-      id,
-    ]);
+    const revokedAt = () => database.sql('select revoked_at from api_keys where id = $1', [id]);
+    const first = await revokedAt();
     expect((await manage('revoke', { id })).status).toBe(204);
-    const [{ revoked_at: second }] = await database.sql<any>(
-      'select revoked_at from api_keys where id = $1',
-      [id],
-    );
-    expect(second).toEqual(first);
+    expect(await revokedAt()).toEqual(first);
   });
 
   it('one that was deleted by hand ends, too', async () => {
@@ -328,9 +323,10 @@ describe('npm run keys', () => {
     const env = { PATH: process.env.PATH, DATABASE_URL: database.url, AUDIT_LOG: 'table' };
     return promisify(execFile)(process.execPath, [COMMAND, ...args], { env, cwd: tmpdir() }).then(
       ({ stdout, stderr }) => ({ code: 0, out: stdout.trim(), err: stderr }),
-      (error: { code: number; stdout: string; stderr: string }) => ({
-        ...{ code: error.code, out: error.stdout, err: error.stderr },
-      }),
+      (error: unknown) => {
+        const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string };
+        return { code, out: stdout, err: stderr };
+      },
     );
   };
   const statusOf = async (key: string) => (await app.post('get-tuple', READ, sent(key))).status;
@@ -361,13 +357,12 @@ describe('npm run keys', () => {
       [id, 'team', '"pods"', 'read,write'],
       [idOf(rotated.out), 'team', '"pods"', 'read,write'],
     ]);
-    expect((await run('list', '--tenant', 'nobody')).out).toBe('');
 
     expect(await run('revoke', idOf(rotated.out)!)).toEqual({ code: 0, out: '', err: '' });
     await until('it has ended', async () => (await statusOf(rotated.out)) === 401);
     expect((await run('rotate', idOf(rotated.out)!)).err).toContain('is no key of the tenant, or has ended');
 
-    const events = await database.sql<any>(
+    const events = await database.sql<{ operation: string; outcome: string }>(
       'select operation, outcome, subject, detail from audit_log order by id',
     );
     expect(events.map(({ operation, outcome }) => [operation, outcome])).toEqual([
@@ -379,7 +374,7 @@ describe('npm run keys', () => {
       subject: expect.stringContaining('the command line'),
       detail: { made: id },
     });
-  }, 60_000);
+  }, 180_000);
 
   it('makes a line for API_KEYS_FILE', async () => {
     const [key, line] = (
