@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type pg from 'pg';
 import { writesOf } from './history.js';
+import { HEADERS } from './key.js';
 import { DATABASE, ROLE, type World } from './world.js';
 
 export interface Fault {
@@ -49,7 +50,7 @@ async function contended(world: World, meanwhile: () => Promise<void>): Promise<
     while (!isOver) {
       const answer = await fetch(`${world.route()}/checkpoints/put-writes`, {
         method: 'POST',
-        headers: { 'content-type': 'application/json' },
+        headers: HEADERS,
         body,
       });
       if (answer.status !== 204) faults.push(`${answer.status} ${await answer.text()}`);

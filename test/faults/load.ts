@@ -11,6 +11,7 @@ import {
   tupleOf,
   writesOf,
 } from './history.js';
+import { HEADERS } from './key.js';
 
 /** How long a thread is. */
 const STEPS = 8;
@@ -257,7 +258,7 @@ async function send(
   const request = http.request(url, {
     agent,
     method: 'POST',
-    headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+    headers: { ...HEADERS, 'content-length': Buffer.byteLength(body) },
     timeout: HANG_MS,
   });
   request.on('timeout', () => request.destroy(new Error(`no answer within ${HANG_MS} ms`)));

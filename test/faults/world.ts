@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { freePort } from '../../src/embedded/embedded-postgres.js';
 import { Network } from '../support/network.js';
+import { storeKey } from './key.js';
 import { Postgres } from './postgres.js';
 import { killServices, Service } from './service.js';
 
@@ -65,6 +66,7 @@ export class World {
       this.logFile,
     );
     await service.start();
+    await storeKey(this.postgres, DATABASE);
     return service;
   }
 
