@@ -36,7 +36,8 @@ async def sdk_saver(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[BaseCheckpointSaver[str]]:
     """As the SDK's `create_checkpointer` makes it: the key is the environment's, sent as x-agent-api-key."""
-    monkeypatch.setenv("AGENT_API_KEY", service.key or "")
+    for name, value in {"AGENT_API_KEY": service.key or "", "AGENT_NAME": "suite", "ACP_URL": "http://nowhere"}.items():
+        monkeypatch.setenv(name, value)
     async with create_async_agentex_client(base_url=service.url, api_key="none") as client:
         yield HttpCheckpointSaver(client)
 
