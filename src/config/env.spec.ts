@@ -117,6 +117,12 @@ describe('Settings', () => {
     );
   });
 
+  it('leaves the shares of tenants to the service unless they are set', () => {
+    expect(new Settings({})).toMatchObject({ tenantMaxConcurrent: null, tenantInflightBytes: null });
+    const given = new Settings({ TENANT_MAX_CONCURRENT: '3', TENANT_INFLIGHT_BYTES: '4096' });
+    expect(given).toMatchObject({ tenantMaxConcurrent: 3, tenantInflightBytes: 4096 });
+  });
+
   it('shows no secret', () => {
     const settings = new Settings({
       AUTH_MODE: 'none',

@@ -89,12 +89,14 @@ const ENVIRONMENT = z.object({
   INSTANCES: integer(1, 100_000, 1),
   QUEUE_MAX: integer(0, 1_000_000, 1000),
   QUEUE_WAIT_MS: integer(100, 600_000, 10_000),
+  TENANT_MAX_CONCURRENT: anInteger(1, 1000).optional(),
   OUTAGE_WAIT_MS: integer(0, 600_000, 30_000),
   EMBEDDED_POSTGRES: boolean(false),
   DATA_DIR: z.string().default('.data'),
   MIGRATE_ON_START: boolean(true),
   WORKERS: integer(1, 1000, 1),
   INFLIGHT_BYTES: integer(1024, 1024 * 1024 * MIB, 256 * MIB),
+  TENANT_INFLIGHT_BYTES: anInteger(1024, 1024 * 1024 * MIB).optional(),
   HEADERS_TIMEOUT_MS: integer(100, 3_600_000, 15_000),
   BODY_TIMEOUT_MS: integer(100, 3_600_000, 300_000),
   STALL_TIMEOUT_MS: integer(100, 3_600_000, 30_000),
@@ -143,11 +145,15 @@ export class Settings {
   readonly instances: number;
   readonly queueMax: number;
   readonly queueWaitMs: number;
+  /** Null: all connections, and all but one once there are several tenants. */
+  readonly tenantMaxConcurrent: number | null;
   readonly outageWaitMs: number;
   readonly dataDir: string;
   readonly migrateOnStart: boolean;
   readonly workers: number;
   readonly inflightBytes: number;
+  /** Null: all of them, and half of them once there are several tenants. */
+  readonly tenantInflightBytes: number | null;
   readonly headersTimeoutMs: number;
   readonly bodyTimeoutMs: number;
   readonly stallTimeoutMs: number;
@@ -211,11 +217,13 @@ export class Settings {
     this.instances = env.INSTANCES;
     this.queueMax = env.QUEUE_MAX;
     this.queueWaitMs = env.QUEUE_WAIT_MS;
+    this.tenantMaxConcurrent = env.TENANT_MAX_CONCURRENT ?? null;
     this.outageWaitMs = env.OUTAGE_WAIT_MS;
     this.dataDir = env.DATA_DIR;
     this.migrateOnStart = env.MIGRATE_ON_START;
     this.workers = env.WORKERS;
     this.inflightBytes = env.INFLIGHT_BYTES;
+    this.tenantInflightBytes = env.TENANT_INFLIGHT_BYTES ?? null;
     this.headersTimeoutMs = env.HEADERS_TIMEOUT_MS;
     this.bodyTimeoutMs = env.BODY_TIMEOUT_MS;
     this.stallTimeoutMs = env.STALL_TIMEOUT_MS;
