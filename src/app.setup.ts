@@ -1,3 +1,4 @@
+import type { Server } from 'node:tls';
 import type { INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
@@ -9,6 +10,7 @@ import { Authenticator } from './auth/authenticator.js';
 import { Gate } from './auth/gate.js';
 import type { Settings } from './config/env.js';
 import { VERSION } from './config/version.js';
+import { Certificate } from './http/certificate.js';
 import { limitClients } from './http/client-limits.js';
 import { ExactRoutesAdapter, type Middleware } from './http/exact-routes.js';
 import { jsonBody } from './http/json-body.js';
@@ -40,11 +42,16 @@ export async function createApp(
   );
   const around = [requestLog(logger), requestMetrics(metrics, operations), ...traced(tracing)];
   const adapter = new ExactRoutesAdapter(settings.fastPath, around, operations);
+  const certificate = settings.tls && new Certificate(settings.tls, logger);
   const app = await NestFactory.create<NestExpressApplication>(
     AppModule.for(settings, databaseUrl, metrics, tracing),
     adapter,
-    { bodyParser: false, logger: new NestLog(logger), abortOnError: false },
+    {
+      ...{ bodyParser: false, logger: new NestLog(logger), abortOnError: false },
+      ...(certificate !== null && { httpsOptions: certificate.optionsFor(settings) }),
+    },
   );
+  certificate?.renewFor(app.getHttpServer() as unknown as Server);
   const audit = app.get(Audit);
   audit.writeTo(logger);
   const gate = new Gate(settings, app.get(Authenticator), audit);

@@ -1,4 +1,6 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import { z } from 'zod';
 
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
@@ -60,6 +62,12 @@ function isAuthMode(mode: string): mode is AuthMode {
 
 const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
 
+/** The files that hold the service's certificate, with those in between it and its authority, and its key. */
+export interface TlsSettings {
+  cert: string;
+  key: string;
+}
+
 /** How traces are sent. */
 export interface TracingSettings {
   protocol: z.infer<typeof otlpProtocol>;
@@ -73,6 +81,8 @@ const ENVIRONMENT = z.object({
   AUTH_MODE: authModes.optional(),
   API_KEYS_FILE: z.string().optional(),
   AUDIT_LOG: z.enum(AUDIT_LOGS, { error: `must be one of ${AUDIT_LOGS.join(', ')}` }).default('log'),
+  TLS_CERT: file.optional(),
+  TLS_KEY: file.optional(),
   DATABASE_URL: postgresUrl.optional(),
   DATABASE_SCHEMA: z
     .string()
@@ -123,6 +133,7 @@ export const SETTING_NAMES: string[] = Object.keys(ENVIRONMENT.shape);
 
 /** Apart, so that their fault is listed beside any other. */
 const SHARED = ENVIRONMENT.pick({ WORKERS: true, DATABASE_POOL_MAX: true });
+const PAIR = ENVIRONMENT.pick({ TLS_CERT: true, TLS_KEY: true });
 
 /** The settings are wrong; `message` lists every fault. */
 export class SettingsError extends Error {}
@@ -136,6 +147,8 @@ export class Settings {
   /** Null: keys are kept in the database. */
   readonly apiKeysFile: string | null;
   readonly auditLog: (typeof AUDIT_LOGS)[number];
+  /** Null: plain HTTP. */
+  readonly tls: TlsSettings | null;
   readonly databaseUrl: string | null;
   readonly databaseSchema: string;
   readonly databasePoolMax: number;
@@ -175,6 +188,7 @@ export class Settings {
     const given = Object.entries(environment).filter(([, value]) => value !== undefined && value !== '');
     const parsed = ENVIRONMENT.safeParse(Object.fromEntries(given));
     const shared = SHARED.safeParse(Object.fromEntries(given)).data;
+    const pair = PAIR.safeParse(Object.fromEntries(given)).data;
     const faults = parsed.error?.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`) ?? [];
     const production = environment.NODE_ENV === 'production';
     const embedded = environment.DATABASE_URL === undefined || environment.DATABASE_URL === '';
@@ -196,6 +210,8 @@ export class Settings {
     if (shared !== undefined && shared.WORKERS > shared.DATABASE_POOL_MAX) {
       faults.push('WORKERS must not exceed DATABASE_POOL_MAX, which they share');
     }
+    const unfit = pair === undefined ? null : faultOfPair(pair);
+    if (unfit !== null) faults.push(unfit);
     if (parsed.data === undefined || faults.length > 0) throw new SettingsError(faults.join('; '));
     const env = parsed.data;
     this.port = env.PORT;
@@ -203,6 +219,8 @@ export class Settings {
     this.authModes = env.AUTH_MODE ?? [];
     this.apiKeysFile = env.API_KEYS_FILE ?? null;
     this.auditLog = env.AUDIT_LOG;
+    const { TLS_CERT: cert, TLS_KEY: key } = environment;
+    this.tls = cert && key ? { cert, key } : null;
     this.databaseUrl = env.DATABASE_URL ?? null;
     this.databaseSchema = env.DATABASE_SCHEMA;
     this.databasePoolMax = env.DATABASE_POOL_MAX;
@@ -246,6 +264,18 @@ export class Settings {
       databaseUrl: this.databaseUrl === null ? null : maskUrl(this.databaseUrl),
       databaseSsl: this.databaseSsl && { ...this.databaseSsl, key: this.databaseSsl.key && '***' },
     };
+  }
+}
+
+function faultOfPair({ TLS_CERT: cert, TLS_KEY: key }: z.infer<typeof PAIR>): string | null {
+  if (cert === undefined && key === undefined) return null;
+  if (cert === undefined || key === undefined) return 'TLS_CERT and TLS_KEY must be set together';
+  try {
+    new X509Certificate(cert);
+    createSecureContext({ cert, key });
+    return null;
+  } catch (error) {
+    return `TLS_CERT and TLS_KEY are no pair: ${error instanceof Error ? error.message : String(error)}`;
   }
 }
 
