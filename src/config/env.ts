@@ -210,6 +210,7 @@ export class Settings {
     if (shared !== undefined && shared.WORKERS > shared.DATABASE_POOL_MAX) {
       faults.push('WORKERS must not exceed DATABASE_POOL_MAX, which they share');
     }
+    faults.push(...faultsOfDatabaseSsl(environment));
     const unfit = pair === undefined ? null : faultOfPair(pair);
     if (unfit !== null) faults.push(unfit);
     if (parsed.data === undefined || faults.length > 0) throw new SettingsError(faults.join('; '));
@@ -265,6 +266,22 @@ export class Settings {
       databaseSsl: this.databaseSsl && { ...this.databaseSsl, key: this.databaseSsl.key && '***' },
     };
   }
+}
+
+/** What would leave connections less safe than it reads. */
+function faultsOfDatabaseSsl(environment: Record<string, string | undefined>): string[] {
+  const { DATABASE_SSL: ssl = '', DATABASE_URL: url = '' } = environment;
+  if (ssl !== 'true' && ssl !== '1') {
+    return ['DATABASE_SSL_CA', 'DATABASE_SSL_CERT', 'DATABASE_SSL_KEY']
+      .filter((name) => environment[name])
+      .map((name) => `${name} has no effect without DATABASE_SSL=true`);
+  }
+  // pg takes these in place of the settings.
+  const given = URL.canParse(url) ? [...new URL(url).searchParams.keys()] : [];
+  const ofSsl = given.filter((name) => name.startsWith('ssl') || name === 'uselibpqcompat');
+  return ofSsl.length === 0
+    ? []
+    : [`DATABASE_URL must not have ${ofSsl.join(', ')} beside DATABASE_SSL, which says how to encrypt`];
 }
 
 function faultOfPair({ TLS_CERT: cert, TLS_KEY: key }: z.infer<typeof PAIR>): string | null {
