@@ -69,7 +69,7 @@ module.exports = {
         '^src/(metrics/metrics|tracing/tracing)\\.ts$',
         NODE,
         nest('(common|platform-express|swagger)'),
-        'node_modules/(express|class-transformer|class-validator|compression|pino)/',
+        'node_modules/(express|class-transformer|class-validator|compression|helmet|pino)/',
       ],
       'The HTTP pipeline knows errors, not operations.',
     ),

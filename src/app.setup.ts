@@ -10,6 +10,7 @@ import { Authenticator } from './auth/authenticator.js';
 import { Gate } from './auth/gate.js';
 import type { Settings } from './config/env.js';
 import { VERSION } from './config/version.js';
+import { browserHeaders } from './http/browser-headers.js';
 import { Certificate } from './http/certificate.js';
 import { limitClients } from './http/client-limits.js';
 import { ExactRoutesAdapter, type Middleware } from './http/exact-routes.js';
@@ -60,6 +61,7 @@ export async function createApp(
   adapter.before = (operation) => [...gate.before(operation), readBody];
   limitClients(app.getHttpServer(), settings);
   app.disable('x-powered-by').disable('etag');
+  app.use(browserHeaders(settings.tls !== null));
   for (const middleware of around) app.use(middleware);
   app.useGlobalPipes(validationPipe(settings.fastPath));
   app.useGlobalFilters(new ProblemFilter());
