@@ -9,7 +9,7 @@ const layer = (name, from, allowed, comment) => ({
 
 const DOMAIN = '^src/checkpoints/(checkpoint(\\.errors)?|tenant)\\.ts$';
 const NODE =
-  '^(node:)?(async_hooks|buffer|crypto|events|fs|http|net|path|stream|timers/promises|util|child_process|zlib)$';
+  '^(node:)?(async_hooks|buffer|crypto|events|fs|fs/promises|http|net|path|stream|timers/promises|tls|util|child_process|zlib)$';
 const nest = (name) => `node_modules/@nestjs/${name}/`;
 
 /** @type {import('dependency-cruiser').IConfiguration} */
@@ -80,7 +80,7 @@ module.exports = {
         '^src/(metrics/metrics|tracing/tracing)\\.ts$',
         NODE,
         nest('(common|platform-express|swagger)'),
-        'node_modules/(express|class-transformer|class-validator|compression|pino)/',
+        'node_modules/(express|class-transformer|class-validator|compression|helmet|pino)/',
       ],
       'The HTTP pipeline knows errors, not operations.',
     ),

@@ -1,3 +1,4 @@
+import type { Server } from 'node:tls';
 import type { INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
@@ -9,7 +10,10 @@ import { Authenticator } from './auth/authenticator.js';
 import { Gate } from './auth/gate.js';
 import type { Settings } from './config/env.js';
 import { VERSION } from './config/version.js';
+import { browserHeaders } from './http/browser-headers.js';
+import { Certificate } from './http/certificate.js';
 import { limitClients } from './http/client-limits.js';
+import { cors } from './http/cors.js';
 import { ExactRoutesAdapter, type Middleware } from './http/exact-routes.js';
 import { jsonBody } from './http/json-body.js';
 import { NestLog, requestLog } from './http/logging.js';
@@ -38,13 +42,21 @@ export async function createApp(
       logger.warn(message);
     },
   );
-  const around = [requestLog(logger), requestMetrics(metrics, operations), ...traced(tracing)];
+  const around = [
+    ...[requestLog(logger), requestMetrics(metrics, operations), ...traced(tracing)],
+    ...(settings.corsOrigins.length > 0 ? [cors(new Set(settings.corsOrigins))] : []),
+  ];
   const adapter = new ExactRoutesAdapter(settings.fastPath, around, operations);
+  const certificate = settings.tls && new Certificate(settings.tls, logger);
   const app = await NestFactory.create<NestExpressApplication>(
     AppModule.for(settings, databaseUrl, metrics, tracing),
     adapter,
-    { bodyParser: false, logger: new NestLog(logger), abortOnError: false },
+    {
+      ...{ bodyParser: false, logger: new NestLog(logger), abortOnError: false },
+      ...(certificate !== null && { httpsOptions: certificate.optionsFor(settings) }),
+    },
   );
+  certificate?.renewFor(app.getHttpServer() as unknown as Server);
   const audit = app.get(Audit);
   audit.writeTo(logger);
   const gate = new Gate(settings, app.get(Authenticator), audit);
@@ -53,6 +65,7 @@ export async function createApp(
   adapter.before = (operation) => [...gate.before(operation), readBody];
   limitClients(app.getHttpServer(), settings);
   app.disable('x-powered-by').disable('etag');
+  app.use(browserHeaders(settings.tls !== null));
   for (const middleware of around) app.use(middleware);
   app.useGlobalPipes(validationPipe(settings.fastPath));
   app.useGlobalFilters(new ProblemFilter());

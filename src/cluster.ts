@@ -82,7 +82,7 @@ export class Workers {
     this.port.listen({ port: this.settings.port, host: this.settings.host, backlog: BACKLOG });
     await once(this.port, 'listening');
     const { address, family, port } = this.port.address() as AddressInfo;
-    return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+    return `${this.settings.tls === null ? 'http' : 'https'}://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
   }
 
   /** The metrics of all workers, added up, in Prometheus's form. */

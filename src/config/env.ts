@@ -1,4 +1,6 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import { z } from 'zod';
 
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
@@ -33,6 +35,15 @@ const file = z.string().transform((path, context) => {
 const postgresUrl = z.string().refine((text) => {
   return URL.canParse(text) && ['postgres:', 'postgresql:'].includes(new URL(text).protocol);
 }, 'must be a URL such as postgresql://user:password@host:5432/database');
+
+const origins = z.string().transform((text, context) => {
+  const listed = text.split(',').map((origin) => origin.trim());
+  for (const origin of listed) {
+    if (origin.includes('*') || !URL.canParse(origin) || new URL(origin).origin !== origin)
+      context.addIssue(`must list origins such as https://app.example.com, "${origin}" is none`);
+  }
+  return listed;
+});
 
 const otlpProtocol = z.enum(['http/protobuf', 'http/json'], {
   error: 'must be http/protobuf or http/json',
@@ -86,6 +97,12 @@ export interface JwtSettings {
 
 const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
 
+/** The files that hold the service's certificate, with those in between it and its authority, and its key. */
+export interface TlsSettings {
+  cert: string;
+  key: string;
+}
+
 /** How traces are sent. */
 export interface TracingSettings {
   protocol: z.infer<typeof otlpProtocol>;
@@ -108,6 +125,9 @@ const ENVIRONMENT = z.object({
   // Not admin: that is to be said in a token.
   JWT_DEFAULT_SCOPES: listOf(['read', 'write', 'delete']).default([]),
   AUDIT_LOG: z.enum(AUDIT_LOGS, { error: `must be one of ${AUDIT_LOGS.join(', ')}` }).default('log'),
+  TLS_CERT: file.optional(),
+  TLS_KEY: file.optional(),
+  CORS_ORIGINS: origins.optional(),
   DATABASE_URL: postgresUrl.optional(),
   DATABASE_SCHEMA: z
     .string()
@@ -124,12 +144,14 @@ const ENVIRONMENT = z.object({
   INSTANCES: integer(1, 100_000, 1),
   QUEUE_MAX: integer(0, 1_000_000, 1000),
   QUEUE_WAIT_MS: integer(100, 600_000, 10_000),
+  TENANT_MAX_CONCURRENT: anInteger(1, 1000).optional(),
   OUTAGE_WAIT_MS: integer(0, 600_000, 30_000),
   EMBEDDED_POSTGRES: boolean(false),
   DATA_DIR: z.string().default('.data'),
   MIGRATE_ON_START: boolean(true),
   WORKERS: integer(1, 1000, 1),
   INFLIGHT_BYTES: integer(1024, 1024 * 1024 * MIB, 256 * MIB),
+  TENANT_INFLIGHT_BYTES: anInteger(1024, 1024 * 1024 * MIB).optional(),
   HEADERS_TIMEOUT_MS: integer(100, 3_600_000, 15_000),
   BODY_TIMEOUT_MS: integer(100, 3_600_000, 300_000),
   STALL_TIMEOUT_MS: integer(100, 3_600_000, 30_000),
@@ -156,6 +178,7 @@ export const SETTING_NAMES: string[] = Object.keys(ENVIRONMENT.shape);
 
 /** Apart, so that their fault is listed beside any other. */
 const SHARED = ENVIRONMENT.pick({ WORKERS: true, DATABASE_POOL_MAX: true });
+const PAIR = ENVIRONMENT.pick({ TLS_CERT: true, TLS_KEY: true });
 
 /** The settings are wrong; `message` lists every fault. */
 export class SettingsError extends Error {}
@@ -171,6 +194,10 @@ export class Settings {
   /** Null: no tokens are taken. */
   readonly jwt: JwtSettings | null;
   readonly auditLog: (typeof AUDIT_LOGS)[number];
+  /** Null: plain HTTP. */
+  readonly tls: TlsSettings | null;
+  /** Whose pages may use the service. */
+  readonly corsOrigins: string[];
   readonly databaseUrl: string | null;
   readonly databaseSchema: string;
   readonly databasePoolMax: number;
@@ -180,11 +207,15 @@ export class Settings {
   readonly instances: number;
   readonly queueMax: number;
   readonly queueWaitMs: number;
+  /** Null: all connections, and all but one once there are several tenants. */
+  readonly tenantMaxConcurrent: number | null;
   readonly outageWaitMs: number;
   readonly dataDir: string;
   readonly migrateOnStart: boolean;
   readonly workers: number;
   readonly inflightBytes: number;
+  /** Null: all of them, and half of them once there are several tenants. */
+  readonly tenantInflightBytes: number | null;
   readonly headersTimeoutMs: number;
   readonly bodyTimeoutMs: number;
   readonly stallTimeoutMs: number;
@@ -206,6 +237,7 @@ export class Settings {
     const given = Object.entries(environment).filter(([, value]) => value !== undefined && value !== '');
     const parsed = ENVIRONMENT.safeParse(Object.fromEntries(given));
     const shared = SHARED.safeParse(Object.fromEntries(given)).data;
+    const pair = PAIR.safeParse(Object.fromEntries(given)).data;
     const faults = parsed.error?.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`) ?? [];
     const production = environment.NODE_ENV === 'production';
     const embedded = environment.DATABASE_URL === undefined || environment.DATABASE_URL === '';
@@ -234,6 +266,9 @@ export class Settings {
     if (shared !== undefined && shared.WORKERS > shared.DATABASE_POOL_MAX) {
       faults.push('WORKERS must not exceed DATABASE_POOL_MAX, which they share');
     }
+    faults.push(...faultsOfDatabaseSsl(environment));
+    const unfit = pair === undefined ? null : faultOfPair(pair);
+    if (unfit !== null) faults.push(unfit);
     if (parsed.data === undefined || faults.length > 0) throw new SettingsError(faults.join('; '));
     const env = parsed.data;
     this.port = env.PORT;
@@ -242,6 +277,9 @@ export class Settings {
     this.apiKeysFile = env.API_KEYS_FILE ?? null;
     this.jwt = this.authModes.includes('jwt') ? jwtOf(env) : null;
     this.auditLog = env.AUDIT_LOG;
+    const { TLS_CERT: cert, TLS_KEY: key } = environment;
+    this.tls = cert && key ? { cert, key } : null;
+    this.corsOrigins = env.CORS_ORIGINS ?? [];
     this.databaseUrl = env.DATABASE_URL ?? null;
     this.databaseSchema = env.DATABASE_SCHEMA;
     this.databasePoolMax = env.DATABASE_POOL_MAX;
@@ -256,11 +294,13 @@ export class Settings {
     this.instances = env.INSTANCES;
     this.queueMax = env.QUEUE_MAX;
     this.queueWaitMs = env.QUEUE_WAIT_MS;
+    this.tenantMaxConcurrent = env.TENANT_MAX_CONCURRENT ?? null;
     this.outageWaitMs = env.OUTAGE_WAIT_MS;
     this.dataDir = env.DATA_DIR;
     this.migrateOnStart = env.MIGRATE_ON_START;
     this.workers = env.WORKERS;
     this.inflightBytes = env.INFLIGHT_BYTES;
+    this.tenantInflightBytes = env.TENANT_INFLIGHT_BYTES ?? null;
     this.headersTimeoutMs = env.HEADERS_TIMEOUT_MS;
     this.bodyTimeoutMs = env.BODY_TIMEOUT_MS;
     this.stallTimeoutMs = env.STALL_TIMEOUT_MS;
@@ -297,6 +337,34 @@ function jwtOf(env: z.infer<typeof ENVIRONMENT>): JwtSettings {
     scopesClaim: env.JWT_SCOPES_CLAIM,
     defaultScopes: env.JWT_DEFAULT_SCOPES,
   };
+}
+
+/** What would leave connections less safe than it reads. */
+function faultsOfDatabaseSsl(environment: Record<string, string | undefined>): string[] {
+  const { DATABASE_SSL: ssl = '', DATABASE_URL: url = '' } = environment;
+  if (ssl !== 'true' && ssl !== '1') {
+    return ['DATABASE_SSL_CA', 'DATABASE_SSL_CERT', 'DATABASE_SSL_KEY']
+      .filter((name) => environment[name])
+      .map((name) => `${name} has no effect without DATABASE_SSL=true`);
+  }
+  // pg takes these in place of the settings.
+  const given = URL.canParse(url) ? [...new URL(url).searchParams.keys()] : [];
+  const ofSsl = given.filter((name) => name.startsWith('ssl') || name === 'uselibpqcompat');
+  return ofSsl.length === 0
+    ? []
+    : [`DATABASE_URL must not have ${ofSsl.join(', ')} beside DATABASE_SSL, which says how to encrypt`];
+}
+
+function faultOfPair({ TLS_CERT: cert, TLS_KEY: key }: z.infer<typeof PAIR>): string | null {
+  if (cert === undefined && key === undefined) return null;
+  if (cert === undefined || key === undefined) return 'TLS_CERT and TLS_KEY must be set together';
+  try {
+    new X509Certificate(cert);
+    createSecureContext({ cert, key });
+    return null;
+  } catch (error) {
+    return `TLS_CERT and TLS_KEY are no pair: ${error instanceof Error ? error.message : String(error)}`;
+  }
 }
 
 function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {

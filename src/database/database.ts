@@ -60,10 +60,12 @@ export class Database implements OnApplicationShutdown {
     this.queue = new RequestQueue({
       slots: settings.databasePoolMax,
       max: settings.queueMax,
+      tenantSlots: settings.tenantMaxConcurrent,
       waitMs: settings.queueWaitMs,
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
       isHeld: (running) => inflight.holdsAnswers(running),
+      isTenantHeld: (tenant, running) => inflight.holdsAnswersOf(tenant, running),
       observer: {
         waited: (milliseconds) => {
           metrics.queueWait.observe(milliseconds / 1000);

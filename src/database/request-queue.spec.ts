@@ -38,6 +38,7 @@ function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
   const queue = new RequestQueue({
     slots: 10,
     max: 1000,
+    tenantSlots: null,
     waitMs: A_WHILE_MS,
     merge: true,
     giveUp,
@@ -45,6 +46,7 @@ function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
   });
   return {
     statements,
+    ends,
     queue,
     add: (thread: string, request: Request | string, caller?: Caller) =>
       queue.add(kind, thread, typeof request === 'string' ? { name: request } : request, caller),
@@ -145,6 +147,7 @@ describe('RequestQueue', () => {
     const queue = new RequestQueue({
       slots: 1,
       max: 999,
+      tenantSlots: null,
       waitMs: A_WHILE_MS,
       merge: true,
       giveUp: () => null,
@@ -201,6 +204,101 @@ describe('RequestQueue', () => {
           .filter((name) => name.startsWith('many')),
       ).toHaveLength(3);
     });
+
+    it('keeps a connection free for the others, once there are others', async () => {
+      const { add, end, statements } = aQueue({ slots: 3 }, false);
+      for (const name of ['1', '2', '3']) void add(name, name, new Caller(many));
+      expect(statements).toHaveLength(3);
+      void add('0', 'few 0', new Caller(few));
+      for (let n = 0; n < 4; n += 1) await end();
+      for (const name of ['4', '5', '6']) void add(name, name, new Caller(many));
+      expect(statements.slice(3).flat()).toEqual(['few 0', '4', '5']);
+      void add('0', 'few 1', new Caller(few));
+      expect(statements.at(-1)).toEqual(['few 1']);
+      await end();
+      expect(statements.at(-1)).toEqual(['6']);
+    });
+
+    it('never runs more statements for a tenant than it is told, not even for the only one', async () => {
+      const { add, end, statements } = aQueue({ slots: 3, tenantSlots: 1 }, false);
+      for (const name of ['1', '2']) void add(name, name, new Caller(many));
+      expect(statements).toEqual([['1']]);
+      void add('0', 'few 0', new Caller(few));
+      expect(statements).toEqual([['1'], ['few 0']]);
+      await end();
+      expect(statements).toEqual([['1'], ['few 0'], ['2']]);
+    });
+
+    it('counts a shared statement for the tenant whose turn it was', async () => {
+      const { add, end, statements } = aQueue({ tenantSlots: 1 });
+      void add('1', 'many 1', new Caller(many));
+      void add('2', 'many 2', new Caller(many));
+      void add('1', 'few 1', new Caller(few));
+      expect(statements).toEqual([['many 1'], ['few 1']]);
+      void add('2', 'few 2', new Caller(few));
+      await end();
+      expect(statements[2]).toEqual(['many 2']);
+      await end();
+      expect(statements[3]).toEqual(['few 2']);
+    });
+
+    it('lets another tenant by when the statements of one that it would share have become slow', async () => {
+      const { add, end, statements } = aQueue();
+      void add('0', 'few 0', new Caller(few));
+      await end();
+      for (const name of ['1', '2', '3']) void add(name, `many ${name}`, new Caller(many));
+      void add('1', 'few 1', new Caller(few));
+      expect(statements.slice(1)).toEqual([['many 1'], ['many 2']]);
+      await delay(400);
+      expect(statements.slice(3)).toEqual([['few 1']]);
+      void add('2', 'few 2', new Caller(few));
+      expect(statements.slice(4)).toEqual([['few 2']]);
+      for (let n = 0; n < 3; n += 1) await end();
+      expect(statements.slice(5)).toEqual([['many 3']]);
+    });
+
+    it('gives nothing for the time in which the share of a tenant was in use', async () => {
+      const { add, end, ends, statements } = aQueue({ slots: 2 }, false);
+      void add('0', 'few 0', new Caller(few));
+      await end();
+      for (let n = 0; n < 20; n += 1) void add(`${n}`, `many ${n}`, new Caller(many));
+      const [slow] = ends.splice(0, 1);
+      for (let n = 1; n < 40; n += 1) {
+        void add(`${n}`, `few ${n}`, new Caller(few));
+        if (n <= 20) await end();
+      }
+      slow?.();
+      for (let n = 0; n < 6; n += 1) await end();
+      const last = statements.slice(-6).flat();
+      expect(last.filter((name) => name.startsWith('many'))).toHaveLength(3);
+    });
+
+    it('leaves as much of the queue free as one tenant takes', async () => {
+      const { add } = aQueue({ slots: 1, max: 10 }, false);
+      const refused = async (request: Promise<void>) => {
+        const outcome = await Promise.race([request.catch((error: unknown) => error), delay(0, 'waits')]);
+        return outcome instanceof QueueFullError;
+      };
+      void add('0', 'few', new Caller(few));
+      const ofMany: boolean[] = [];
+      for (let n = 0; n < 8; n += 1) ofMany.push(await refused(add(`${n}`, `${n}`, new Caller(many))));
+      expect(ofMany).toEqual([...Array<boolean>(5).fill(false), ...Array<boolean>(3).fill(true)]);
+      expect(await refused(add('1', 'few', new Caller(few)))).toBe(false);
+      expect(await refused(add('1', 'third', new Caller('third')))).toBe(false);
+    });
+
+    it('lets a tenant alone fill the queue', async () => {
+      const { add } = aQueue({ slots: 1, max: 4 }, false);
+      for (let n = 0; n < 5; n += 1) void add(`${n}`, `${n}`, new Caller(many));
+      await expect(add('5', '5', new Caller(many))).rejects.toThrow('4 requests wait');
+    });
+
+    it('takes threads of the same name for two', () => {
+      const { add, statements } = aQueue();
+      void add('a', '1', new Caller(many));
+      void add('a', '2', new Caller(few));
+      expect(statements).toEqual([['1'], ['2']]);
+    });
   });
 
   describe('a caller that goes away', () => {
@@ -252,10 +350,24 @@ describe('RequestQueue', () => {
     expect(statements).toHaveLength(4);
   });
 
+  it('begins nothing for a tenant that is held, and goes on with the others', () => {
+    let held = 'many';
+    const { add, statements, queue } = aQueue({ isTenantHeld: (tenant) => tenant === held }, false);
+    void add('1', 'many', new Caller('many'));
+    void add('1', 'few', new Caller('few'));
+    expect(statements).toEqual([['few']]);
+    held = '';
+    queue.begin();
+    expect(statements).toEqual([['few'], ['many']]);
+  });
+
   it('begins kinds in the order in which their requests came', async () => {
     const order: string[] = [];
     let end: () => void = () => undefined;
-    const queue = new RequestQueue({ slots: 1, max: 9, waitMs: A_WHILE_MS, merge: true, giveUp: () => null });
+    const queue = new RequestQueue({
+      ...{ slots: 1, max: 9, tenantSlots: null },
+      ...{ waitMs: A_WHILE_MS, merge: true, giveUp: () => null },
+    });
     const kinds = ['put', 'get'].map((kind): Kind<string> => ({
       run: ([name]) => {
         order.push(`${kind} ${name ?? ''}`);

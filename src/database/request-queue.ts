@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { DomainError, QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { Caller, CallerGoneError } from '../http/caller.js';
 
@@ -19,6 +20,8 @@ export interface QueueOptions {
   slots: number;
   /** Requests that may wait for them. */
   max: number;
+  /** Of the statements, those that may run for one tenant; null: all, and all but one once there is another tenant. */
+  tenantSlots: number | null;
   /** How long one may wait, in milliseconds. */
   waitMs: number;
   /** Asked about each request that waited so long: why to give it up, or null to ask again later. */
@@ -27,6 +30,8 @@ export interface QueueOptions {
   merge: boolean;
   /** While it holds, with so many statements under way, no other is begun; `begin` is to be called when it no longer does. */
   isHeld?: (running: number) => boolean;
+  /** The same of one tenant; it may hold even while nothing of it is under way. */
+  isTenantHeld?: (tenant: string, running: number) => boolean;
   observer?: QueueObserver;
   /** Absent: nobody follows requests. */
   tracing?: StatementTracing | undefined;
@@ -38,7 +43,8 @@ export interface QueueObserver {
   waited: (milliseconds: number) => void;
   /** A statement begins that may be shared, for so many requests. */
   shared: (requests: number) => void;
-  refused: (reason: 'full' | 'timeout' | 'outage') => void;
+  /** `share`: there is room, but for other tenants. */
+  refused: (reason: 'full' | 'share' | 'timeout' | 'outage') => void;
 }
 
 /** Follows requests through the queue, for traces. */
@@ -61,6 +67,8 @@ export interface Followed {
 
 /** Statements of a merged kind that run at once: two keep Postgres busy, and let the others gather meanwhile. */
 const LANES = 2;
+/** A statement that takes longer waits for something, such as a lock, and then takes none of the other tenants' lanes. */
+const SLOW_MS = 250;
 /** The bounds of a merged statement. A request beyond them has a statement of its own. */
 const MAX_REQUESTS = 64;
 const MAX_REQUESTS_OF_A_THREAD = 16;
@@ -88,7 +96,12 @@ interface Tenant {
   name: string;
   turns: number;
   waiting: number;
+  /** Statements under way that were its turn, whoever else shares them. */
+  running: number;
 }
+
+/** Whether its share leaves room for one more statement. */
+type MayBegin = (tenant: Tenant) => boolean;
 
 /** Requests of a thread, in their order, and when their turn came up, in the order of all turns. */
 interface Turn<Request> {
@@ -99,7 +112,7 @@ interface Turn<Request> {
 /**
  * The queue in front of the connection pool. Requests are begun in the order in which they came, but tenants take turns,
  * and inside a tenant threads do, whatever the kinds: one which floods the service delays the others by a statement at
- * most. While statements of a kind that can be merged are under way, further requests of that kind gather, and the next
+ * most. A tenant whose share of the connections is in use waits until one of its statements ends. While statements of a kind that can be merged are under way, further requests of that kind gather, and the next
  * statement carries them out together: at 64 agents that halves what Postgres spends on each. An idle service merges
  * nothing and delays nothing.
  *
@@ -107,14 +120,21 @@ interface Turn<Request> {
  */
 export class RequestQueue {
   private readonly lines = new Map<object, Line<never>>();
-  /** Those with a request that waits. */
+  /** Those with a request that waits, or that has a statement under way. */
   private readonly tenants = new Map<string, Tenant>();
   /** The turns that the tenant had which was last to begin a request: where a tenant begins that has not waited. */
   private turns = 0;
   private running = 0;
   private waiting = 0;
+  /** Whose requests were the first. */
+  private firstTenant: string | undefined;
+  /** Whether others came, too. */
+  private isShared = false;
+  private tenantSlots: number;
 
-  constructor(private readonly options: QueueOptions) {}
+  constructor(private readonly options: QueueOptions) {
+    this.tenantSlots = options.tenantSlots ?? options.slots;
+  }
 
   /**
    * Resolves when the request was carried out.
@@ -129,14 +149,23 @@ export class RequestQueue {
   ): Promise<void> {
     const { max, slots, waitMs, observer, tracing } = this.options;
     if (caller.isGone) return Promise.reject(new CallerGoneError());
-    if (this.running + this.waiting >= slots + max) {
+    const room = slots + max - this.running - this.waiting;
+    if (room <= 0) {
       observer?.refused('full');
       return Promise.reject(
         new QueueFullError(`${max} requests wait for a connection already, as many as QUEUE_MAX allows`),
       );
     }
-    const line = this.lineOf(kind);
     const tenant = this.tenantOf(caller.tenant);
+    if (this.isShared && tenant.waiting >= room) {
+      observer?.refused('share');
+      return Promise.reject(
+        new QueueFullError(
+          `${tenant.waiting} requests of this tenant wait for a connection already, and others need the room that is left`,
+        ),
+      );
+    }
+    const line = this.lineOf(kind);
     return new Promise((resolve, reject) => {
       const waiting: Waiting<Request> = {
         request,
@@ -159,9 +188,12 @@ export class RequestQueue {
         clearTimeout(waiting.timer);
         this.remove(line, waiting, new CallerGoneError());
       };
-      waiting.timer = setTimeout(() => {
-        this.expire(line, waiting);
-      }, waitMs).unref();
+      waiting.timer = setTimeout(
+        () => {
+          this.expire(line, waiting);
+        },
+        this.isShared ? Math.min(waitMs, SLOW_MS) : waitMs,
+      ).unref();
     });
   }
 
@@ -178,7 +210,7 @@ export class RequestQueue {
       let first: Waiting<never> | null = null;
       let at = Infinity;
       for (const line of this.lines.values()) {
-        const turn = line.next();
+        const turn = line.next(this.mayBegin);
         if (turn === null) continue;
         const [candidate] = turn.waiting;
         const byTenant = first === null ? -1 : (candidate?.tenant.turns ?? Infinity) - first.tenant.turns;
@@ -190,6 +222,9 @@ export class RequestQueue {
       void this.carryOut(next);
     }
   }
+
+  private readonly mayBegin: MayBegin = ({ name, running }) =>
+    running < this.tenantSlots && this.options.isTenantHeld?.(name, running) !== true;
 
   private lineOf<Request>(kind: Kind<Request>): Line<Request> {
     let line = this.lines.get(kind) as unknown as Line<Request> | undefined;
@@ -203,17 +238,24 @@ export class RequestQueue {
   private tenantOf(name: string): Tenant {
     let tenant = this.tenants.get(name);
     if (tenant === undefined) {
-      tenant = { name, turns: 0, waiting: 0 };
+      tenant = { name, turns: 0, waiting: 0, running: 0 };
       this.tenants.set(name, tenant);
+    }
+    this.firstTenant ??= name;
+    if (!this.isShared && name !== this.firstTenant) {
+      this.isShared = true;
+      this.tenantSlots = this.options.tenantSlots ?? Math.max(1, this.options.slots - 1);
     }
     if (tenant.waiting === 0) tenant.turns = Math.max(tenant.turns, this.turns);
     return tenant;
   }
 
   private async carryOut<Request>(line: Line<Request>): Promise<void> {
-    const members = line.take();
+    const members = line.take(this.mayBegin);
+    const [{ tenant }] = members as [Waiting<Request>];
     this.running += 1;
-    this.turns = Math.max(this.turns, members[0]?.tenant.turns ?? 0);
+    tenant.running += 1;
+    this.turns = Math.max(this.turns, tenant.turns);
     for (const waiting of members) {
       waiting.begun = true;
       waiting.caller.onGone = null;
@@ -228,14 +270,24 @@ export class RequestQueue {
     }
     line.done(members);
     if (line.isIdle) this.lines.delete(line.key);
+    // What was read is counted as an answer in a moment only.
+    if (this.options.isTenantHeld?.(tenant.name, tenant.running) === true) await setImmediate();
     this.running -= 1;
+    // It is given nothing later for the time in which its share was in use.
+    if (tenant.running >= this.tenantSlots) tenant.turns = Math.max(tenant.turns, this.turns);
+    tenant.running -= 1;
+    this.forget(tenant);
     this.begin();
   }
 
   private leave(tenant: Tenant): void {
     this.waiting -= 1;
     tenant.waiting -= 1;
-    if (tenant.waiting === 0 && tenant.name !== '') this.tenants.delete(tenant.name);
+    this.forget(tenant);
+  }
+
+  private forget({ name, waiting, running }: Tenant): void {
+    if (waiting === 0 && running === 0 && name !== '') this.tenants.delete(name);
   }
 
   private observe<Request>({ merge }: Kind<Request>, members: Waiting<Request>[]): void {
@@ -270,11 +322,18 @@ export class RequestQueue {
   }
 
   private expire<Request>(line: Line<Request>, waiting: Waiting<Request>): void {
-    const reason = this.options.giveUp();
+    const rest = this.options.waitMs - (performance.now() - waiting.since);
+    // What was under way may have become slow.
+    if (rest > 1) this.begin();
+    const reason = rest > 1 ? null : this.options.giveUp();
+    if (waiting.begun) return;
     if (reason === null) {
-      waiting.timer = setTimeout(() => {
-        this.expire(line, waiting);
-      }, ASK_AGAIN_MS).unref();
+      waiting.timer = setTimeout(
+        () => {
+          this.expire(line, waiting);
+        },
+        rest > 1 ? rest : ASK_AGAIN_MS,
+      ).unref();
       return;
     }
     waiting.caller.onGone = null;
@@ -296,7 +355,8 @@ class Line<Request> {
   private readonly ready = new Map<string, Map<string, Turn<Request>>>();
   /** Threads with a merged request under way; what came since then waits for it. */
   private readonly busy = new Map<string, Waiting<Request>[]>();
-  private running = 0;
+  /** The statements under way: whose turn each was, and since when. */
+  private readonly running: { members: Waiting<Request>[]; tenant: Tenant; since: number }[] = [];
 
   readonly kind: Kind<Request>;
 
@@ -326,21 +386,19 @@ class Line<Request> {
   }
 
   /** The thread whose turn it is; null when none may begin. */
-  next(): Turn<Request> | null {
-    if (this.kind.merge !== undefined && this.running === LANES) return null;
-    return this.first();
+  next(mayBegin: MayBegin): Turn<Request> | null {
+    return this.first(mayBegin);
   }
 
   get isIdle(): boolean {
-    return this.running === 0 && this.ready.size === 0;
+    return this.running.length === 0 && this.ready.size === 0;
   }
 
   /** Takes what is to begin now. `done` has to follow. */
-  take(): Waiting<Request>[] {
-    this.running += 1;
+  take(mayBegin: MayBegin): Waiting<Request>[] {
     const members: Waiting<Request>[] = [];
     const room = { requests: MAX_REQUESTS, rows: MAX_ROWS, bytes: MAX_BYTES };
-    for (let turn = this.first(); turn !== null; turn = this.first()) {
+    for (let turn = this.first(mayBegin); turn !== null; turn = this.first(mayBegin)) {
       const { waiting } = turn;
       const { thread, tenant } = waiting[0] as Waiting<Request>;
       const fit = this.kind.merge === undefined ? 0 : fitting(waiting, this.kind.merge, room);
@@ -355,11 +413,16 @@ class Line<Request> {
       else if (waiting.length > 0) this.enqueue(tenant.name, thread, waiting);
       if (fit === 0) break;
     }
+    const [{ tenant }] = members as [Waiting<Request>];
+    this.running.push({ members, tenant, since: performance.now() });
     return members;
   }
 
   done(members: Waiting<Request>[]): void {
-    this.running -= 1;
+    this.running.splice(
+      this.running.findIndex((statement) => statement.members === members),
+      1,
+    );
     for (const { thread, tenant } of members) {
       const waiting = this.busy.get(thread);
       this.busy.delete(thread);
@@ -376,14 +439,24 @@ class Line<Request> {
     threads.set(thread, { at: turnsGiven++, waiting });
   }
 
-  /** Of the tenant with the fewest turns the thread that is first. */
-  private first(): Turn<Request> | null {
+  private hasLane(tenant: Tenant): boolean {
+    if (this.kind.merge === undefined || this.running.length < LANES) return true;
+    let taken = 0;
+    for (const { tenant: other, since } of this.running) {
+      if (other === tenant || performance.now() - since < SLOW_MS) taken += 1;
+    }
+    return taken < LANES;
+  }
+
+  /** Of the tenants whose share is not in use the one with the fewest turns, and of that the thread that is first. */
+  private first(mayBegin: MayBegin): Turn<Request> | null {
     let first: Turn<Request> | null = null;
     let turns = Infinity;
     for (const threads of this.ready.values()) {
       for (const turn of threads.values()) {
-        const had = turn.waiting[0]?.tenant.turns ?? Infinity;
-        if (had < turns) [first, turns] = [turn, had];
+        const [{ tenant }] = turn.waiting as [Waiting<Request>];
+        if (tenant.turns < turns && this.hasLane(tenant) && mayBegin(tenant))
+          [first, turns] = [turn, tenant.turns];
         break;
       }
     }

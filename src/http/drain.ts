@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import net, { type Socket } from 'node:net';
+import tls from 'node:tls';
 import { setTimeout as delay } from 'node:timers/promises';
 
 /** How long a connection may be idle, once the port is closed, before it is taken for one that sends nothing more. */
@@ -12,14 +13,27 @@ const CLOSE_IDLE_MS = 20;
  */
 export function drainable(server: Server): () => Promise<void> {
   const open = new Map<Socket, Set<ServerResponse>>();
+  /** With TLS, connections whose handshake is not done, by their other end. */
+  const shaking = new Map<string, Socket>();
   let closing = false;
   const sayLast = (response: ServerResponse) => {
     if (!response.headersSent) response.setHeader('Connection', 'close');
   };
-  server.on('connection', (socket: Socket) => {
+  const opened = (socket: Socket) => {
     open.set(socket, new Set());
     socket.once('close', () => open.delete(socket));
-  });
+  };
+  if (server instanceof tls.Server) {
+    server.on('connection', (socket: Socket) => {
+      const peer = peerOf(socket);
+      shaking.set(peer, socket);
+      socket.once('close', () => shaking.get(peer) === socket && shaking.delete(peer));
+    });
+    server.on('secureConnection', (socket: Socket) => {
+      shaking.delete(peerOf(socket));
+      opened(socket);
+    });
+  } else server.on('connection', opened);
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
     const responses = open.get(request.socket);
     responses?.add(response);
@@ -33,10 +47,15 @@ export function drainable(server: Server): () => Promise<void> {
     // callback: a worker's server has no port, so it would not wait for connections.
     net.Server.prototype.close.call(server);
     const lingered = Date.now() + LINGER_MS;
-    while (open.size > 0) {
+    while (open.size > 0 || shaking.size > 0) {
       await delay(CLOSE_IDLE_MS);
       if (Date.now() < lingered) continue;
       for (const [socket, responses] of open) if (responses.size === 0) socket.destroy();
+      for (const socket of shaking.values()) socket.destroy();
     }
   };
+}
+
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }

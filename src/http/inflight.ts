@@ -21,14 +21,25 @@ export class Share {
 
   constructor(
     readonly arrival: number,
+    readonly account: Account,
     /**
      * Null once it is closed. The set of shares makes itself anew every few requests, and its former selves keep what they
      * held for as long as V8 leaves them in its old space: whole requests, at 30 µs of a put-writes.
      */
     public exchange: { request: IncomingMessage; response: ServerResponse } | null,
   ) {
-    this.caller = new Caller(exchange?.request.principal?.tenant);
+    this.caller = new Caller(account.tenant);
   }
+}
+
+/** What the requests of one tenant take together. */
+interface Account {
+  tenant: string;
+  requests: number;
+  bytes: number;
+  answerBytes: number;
+  /** In the order of their arrival. */
+  waiting: Waiting[];
 }
 
 interface Waiting {
@@ -39,9 +50,10 @@ interface Waiting {
 }
 
 /**
- * The bytes of the requests and answers in flight. Over `INFLIGHT_BYTES` a body waits, in the order of arrival, before it
- * is read; the oldest request in flight never does, so that one which is larger than all of it gets through, and those
- * that wait in the middle of a body of unknown length cannot wait for each other.
+ * The bytes of the requests and answers in flight. Over `INFLIGHT_BYTES` a body waits before it is read, in the order of
+ * arrival, but the tenant that takes the least comes first; so does one of a tenant that takes its share. The oldest request
+ * in flight never waits, nor does the oldest of a tenant for its share, so that one which is larger than all of it gets
+ * through, and those that wait in the middle of a body of unknown length cannot wait for each other.
  *
  * It also watches that bodies and answers get on, and cuts off the connections of those that do not.
  */
@@ -52,15 +64,24 @@ export class Inflight {
   onRoom: () => void = () => undefined;
   /** The oldest first. */
   private readonly shares = new Set<Share>();
-  private readonly waiting: Waiting[] = [];
+  /** By tenant, those with a request in flight. */
+  private readonly accounts = new Map<string, Account>();
+  private waiting = 0;
   private arrivals = 0;
+  /** Whose request was the first. */
+  private firstTenant: string | undefined;
+  /** Whether others came, too. */
+  private isShared = false;
+  private tenantBytes: number;
   private bytes = 0;
   private answerBytes = 0;
   /** The largest answer of late. */
   private expectedBytes = 0;
   private sweeper: NodeJS.Timeout | undefined;
 
-  private constructor(private readonly settings: Settings) {}
+  private constructor(private readonly settings: Settings) {
+    this.tenantBytes = settings.tenantInflightBytes ?? Infinity;
+  }
 
   /** The one of the service with these settings. */
   static of(settings: Settings): Inflight {
@@ -80,13 +101,22 @@ export class Inflight {
     return this.answerBytes + statements * COPIES * this.expectedBytes >= this.settings.inflightBytes;
   }
 
+  /** The same of one tenant and its share. */
+  holdsAnswersOf(tenant: string, statements: number): boolean {
+    const expected = statements * COPIES * this.expectedBytes;
+    if (this.answerBytes + expected < this.tenantBytes) return false;
+    return (this.accounts.get(tenant)?.answerBytes ?? 0) + expected >= this.tenantBytes;
+  }
+
   /** Of bodies and answers together. */
   get totalBytes(): number {
     return this.bytes;
   }
 
   open(request: IncomingMessage, response: ServerResponse): Share {
-    const share = new Share(this.arrivals++, { request, response });
+    const account = this.accountOf(request.principal?.tenant ?? '');
+    account.requests += 1;
+    const share = new Share(this.arrivals++, account, { request, response });
     this.shares.add(share);
     (response as Counted)[COUNT] = (bytes) => {
       this.answers(share, bytes);
@@ -105,14 +135,20 @@ export class Inflight {
    * the reason why it is refused.
    */
   need(share: Share, bytes: number, go: (error?: Error) => void): boolean {
-    if (this.waiting.length === 0 && this.fits(share, bytes)) {
+    if (this.waiting === 0 && this.fits(share, bytes)) {
       this.take(share, bytes);
       return true;
     }
     const { queueMax, queueWaitMs } = this.settings;
-    if (this.waiting.length >= queueMax) {
+    const { waiting: others } = share.account;
+    const room = queueMax - this.waiting;
+    if (room <= 0 || (this.isShared && others.length >= room)) {
+      const why =
+        room <= 0
+          ? `${queueMax} requests wait for memory already, as many as QUEUE_MAX allows`
+          : `${others.length} requests of this tenant wait for memory already, and others need the room that is left`;
       queueMicrotask(() => {
-        go(new QueueFullError(`${queueMax} requests wait for memory already, as many as QUEUE_MAX allows`));
+        go(new QueueFullError(why));
       });
       return false;
     }
@@ -127,8 +163,9 @@ export class Inflight {
     share.caller.onGone = () => {
       this.giveUp(waiting, new CallerGoneError());
     };
-    const at = this.waiting.findIndex((other) => other.share.arrival > share.arrival);
-    this.waiting.splice(at === -1 ? this.waiting.length : at, 0, waiting);
+    const at = others.findIndex((other) => other.share.arrival > share.arrival);
+    others.splice(at === -1 ? others.length : at, 0, waiting);
+    this.waiting += 1;
     this.admit();
     return false;
   }
@@ -143,7 +180,10 @@ export class Inflight {
   answers(share: Share, bytes: number): void {
     if (share.exchange === null) return;
     this.expectedBytes = Math.max(this.expectedBytes, bytes);
+    const { account } = share;
     share.answerBytes += bytes;
+    account.answerBytes += bytes;
+    account.bytes += bytes;
     this.answerBytes += bytes;
     this.bytes += bytes;
   }
@@ -153,27 +193,71 @@ export class Inflight {
     if (!share.exchange.response.writableFinished) share.caller.leave();
     share.exchange = null;
     this.shares.delete(share);
-    this.bytes -= share.bodyBytes + share.answerBytes;
-    this.answerBytes -= share.answerBytes;
-    if (this.waiting.length > 0) this.admit();
-    if (share.answerBytes > 0) this.onRoom();
+    const { account, bodyBytes, answerBytes } = share;
+    this.bytes -= bodyBytes + answerBytes;
+    account.bytes -= bodyBytes + answerBytes;
+    this.answerBytes -= answerBytes;
+    account.answerBytes -= answerBytes;
+    account.requests -= 1;
+    if (account.requests === 0 && account.tenant !== '') this.accounts.delete(account.tenant);
+    if (this.waiting > 0) this.admit();
+    if (answerBytes > 0) this.onRoom();
+  }
+
+  private accountOf(tenant: string): Account {
+    let account = this.accounts.get(tenant);
+    if (account === undefined) {
+      account = { tenant, requests: 0, bytes: 0, answerBytes: 0, waiting: [] };
+      this.accounts.set(tenant, account);
+      this.firstTenant ??= tenant;
+      if (!this.isShared && tenant !== this.firstTenant) {
+        this.isShared = true;
+        this.tenantBytes = this.settings.tenantInflightBytes ?? this.settings.inflightBytes / 2;
+      }
+    }
+    return account;
   }
 
   private fits(share: Share, bytes: number): boolean {
-    if (this.bytes - share.bodyBytes + bytes <= this.settings.inflightBytes) return true;
-    for (const oldest of this.shares) return oldest === share;
-    return true;
+    const more = bytes - share.bodyBytes;
+    return (
+      (this.bytes + more <= this.settings.inflightBytes || share === this.oldest()) &&
+      this.fitsShare(share, more)
+    );
+  }
+
+  private fitsShare(share: Share, more: number): boolean {
+    return share.account.bytes + more <= this.tenantBytes || share === this.oldest(share.account);
+  }
+
+  private oldest(account?: Account): Share | undefined {
+    for (const share of this.shares) if (account === undefined || share.account === account) return share;
+    return undefined;
   }
 
   private take(share: Share, bytes: number): void {
     if (share.exchange === null) return;
     this.bytes += bytes - share.bodyBytes;
+    share.account.bytes += bytes - share.bodyBytes;
     share.bodyBytes = bytes;
+  }
+
+  /** The oldest in flight, else the first of the tenant that takes the least, of those that may take more. */
+  private next(): Waiting | undefined {
+    let next: Waiting | undefined;
+    const oldest = this.oldest();
+    for (const { waiting } of this.accounts.values()) {
+      const [first] = waiting;
+      if (first === undefined || !this.fitsShare(first.share, first.bytes - first.share.bodyBytes)) continue;
+      if (first.share === oldest) return first;
+      if (next === undefined || first.share.account.bytes < next.share.account.bytes) next = first;
+    }
+    return next;
   }
 
   private admit(): void {
     for (;;) {
-      const [first] = this.waiting;
+      const first = this.next();
       if (first === undefined || !this.fits(first.share, first.bytes)) return;
       this.leave(first);
       this.take(first.share, first.bytes);
@@ -190,7 +274,9 @@ export class Inflight {
 
   private leave(waiting: Waiting): void {
     clearTimeout(waiting.timer);
-    this.waiting.splice(this.waiting.indexOf(waiting), 1);
+    const { waiting: others } = waiting.share.account;
+    others.splice(others.indexOf(waiting), 1);
+    this.waiting -= 1;
     waiting.share.isWaiting = false;
     waiting.share.caller.onGone = null;
   }

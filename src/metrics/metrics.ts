@@ -20,8 +20,8 @@ const REQUESTS = [1, 2, 4, 8, 16, 32, 64];
 /** A client that has gone before its answer; nginx's number. */
 const CLIENT_CLOSED_REQUEST = 499;
 
-export type Refusal = 'full' | 'timeout' | 'outage';
-const REFUSALS: readonly Refusal[] = ['full', 'timeout', 'outage'];
+export type Refusal = 'full' | 'share' | 'timeout' | 'outage';
+const REFUSALS: readonly Refusal[] = ['full', 'share', 'timeout', 'outage'];
 
 /** Errors that have no SQLSTATE, since no server said them. */
 export const NO_SQLSTATE = 'connection';

@@ -11,6 +11,7 @@ import {
   rmSync,
 } from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -31,17 +32,20 @@ export class Service {
   private output = '';
   private hasClosed = false;
 
-  private constructor(private readonly child: ChildProcess) {
+  private constructor(
+    private readonly child: ChildProcess,
+    private readonly ca: string | undefined,
+  ) {
     child.once('close', () => (this.hasClosed = true));
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => (this.output += text));
     }
   }
 
-  /** Starts it on a free port; nothing of this process's own settings reaches it. */
+  /** Starts it on a free port; nothing of this process's own settings reaches it. `ca` is to know it by, with TLS. */
   static start(
     environment: Record<string, string>,
-    { main = MAIN, ...identity }: { uid?: number; gid?: number; main?: string } = {},
+    { main = MAIN, ca, ...identity }: { uid?: number; gid?: number; main?: string; ca?: string } = {},
   ): Service {
     const child = spawn(process.execPath, [main], {
       cwd: tmpdir(), // where no .env is
@@ -58,7 +62,7 @@ export class Service {
       stdio: ['ignore', 'pipe', 'pipe'],
       ...identity,
     });
-    const service = new Service(child);
+    const service = new Service(child, ca);
     services.add(service);
     return service;
   }
@@ -73,7 +77,7 @@ export class Service {
   }
 
   get url(): string {
-    const [, url] = /listening on (http:[^\s",]+)/.exec(this.output) ?? [];
+    const [, url] = /listening on (https?:[^\s",]+)/.exec(this.output) ?? [];
     if (url === undefined) throw new Error(`It does not listen: ${this.output}`);
     return url;
   }
@@ -111,18 +115,25 @@ export class Service {
       `${this.url}/checkpoints/${operation}`,
       typeof body === 'string' ? body : JSON.stringify(body),
       agent,
+      this.ca,
     );
   }
 
   get(path: string): Promise<Reply> {
-    return send(`${this.url}${path}`);
+    return send(`${this.url}${path}`, undefined, false, this.ca);
   }
 }
 
 /** One request, without an agent on a connection of its own. Rejects with the socket's error. */
-async function send(url: string, body?: string, agent: http.Agent | false = false): Promise<Reply> {
-  const request = http.request(url, {
+async function send(
+  url: string,
+  body?: string,
+  agent: http.Agent | false = false,
+  ca?: string,
+): Promise<Reply> {
+  const request = (ca === undefined ? http : https).request(url, {
     agent,
+    ...(ca !== undefined && { ca }),
     method: body === undefined ? 'GET' : 'POST',
     headers: { 'content-type': 'application/json' },
   });

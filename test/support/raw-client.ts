@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import net, { type Socket } from 'node:net';
+import tls, { type ConnectionOptions } from 'node:tls';
 
 /** A connection on which a test writes whatever it likes, also what is no HTTP. */
 export class RawClient {
@@ -13,6 +14,14 @@ export class RawClient {
     const { hostname, port } = new URL(url);
     const socket = net.connect({ host: hostname, port: Number(port), allowHalfOpen: true });
     await once(socket, 'connect');
+    return new RawClient(socket);
+  }
+
+  /** @throws Error when the handshake fails */
+  static async openTls(url: string, options: ConnectionOptions): Promise<RawClient> {
+    const { hostname, port } = new URL(url);
+    const socket = tls.connect({ host: hostname, port: Number(port), ...options });
+    await once(socket, 'secureConnect');
     return new RawClient(socket);
   }
 
