@@ -7,7 +7,7 @@ const layer = (name, from, allowed, comment) => ({
   to: { pathNot: allowed },
 });
 
-const DOMAIN = '^src/checkpoints/checkpoint(\\.errors)?\\.ts$';
+const DOMAIN = '^src/checkpoints/(checkpoint(\\.errors)?|tenant)\\.ts$';
 const NODE =
   '^(node:)?(async_hooks|buffer|crypto|events|fs|http|net|path|stream|timers/promises|util|child_process|zlib)$';
 const nest = (name) => `node_modules/@nestjs/${name}/`;
@@ -51,12 +51,24 @@ module.exports = {
       [
         DOMAIN,
         '^src/checkpoints/(dto/|use-cases/|operation\\.decorator\\.ts$)',
+        '^src/auth/audited\\.ts$',
         '^src/http/(caller|compiled-validation|exact-json|problem\\.docs|validation)\\.ts$',
         nest('(common|swagger)'),
         'node_modules/(class-validator|class-transformer)/',
         '^(node:)?http$',
       ],
       'Controller and DTOs reach the database through use cases only.',
+    ),
+    layer(
+      'auth-use-cases',
+      '^src/auth/use-cases/',
+      [
+        DOMAIN,
+        '^src/auth/(use-cases/|api-key(\\.repository)?\\.ts$)',
+        '^src/http/principal\\.ts$',
+        nest('common'),
+      ],
+      'What is done with keys knows no HTTP and no SQL.',
     ),
     layer(
       'http',

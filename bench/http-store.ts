@@ -112,20 +112,26 @@ export class HttpStore implements Store {
   constructor(
     url: string,
     private readonly requests: Requests,
+    private readonly keys: string[] = [],
   ) {
     this.client = new Client(url, { pipelining: 1 });
   }
 
   async put(threadId: string, n: number): Promise<void> {
-    await this.send('put', this.requests.put(threadId, n), 200);
+    await this.send('put', threadId, this.requests.put(threadId, n), 200);
   }
 
   async putWrites(threadId: string, n: number, task: number): Promise<void> {
-    await this.send('put-writes', this.requests.putWrites(threadId, n, task), 204);
+    await this.send('put-writes', threadId, this.requests.putWrites(threadId, n, task), 204);
   }
 
   async getTuple(threadId: string, n: number, isChecked: boolean): Promise<void> {
-    const answer = await this.send('get-tuple', `{"thread_id":"${threadId}","checkpoint_ns":""}`, 200);
+    const answer = await this.send(
+      'get-tuple',
+      threadId,
+      `{"thread_id":"${threadId}","checkpoint_ns":""}`,
+      200,
+    );
     if (!isChecked) return;
     const tuple = JSON.parse(textOf(answer)) as { blobs: { channel: string }[] };
     tuple.blobs.sort((a, b) => (a.channel < b.channel ? -1 : 1));
@@ -135,7 +141,7 @@ export class HttpStore implements Store {
   async list(threadId: string, n: number, isChecked: boolean): Promise<void> {
     const { page } = this.requests;
     if (page === null) throw new Error('The profile names no page');
-    const answer = await this.send('list', this.requests.list(threadId, page), 200);
+    const answer = await this.send('list', threadId, this.requests.list(threadId, page), 200);
     if (!isChecked) return;
     const newest = (page.before ?? n + 1) - 1;
     const items = Array.from({ length: page.limit }, (_, i) => this.requests.item(threadId, newest - i));
@@ -143,19 +149,30 @@ export class HttpStore implements Store {
   }
 
   async deleteThread(threadId: string): Promise<void> {
-    await this.send('delete-thread', `{"thread_id":"${threadId}"}`, 204);
+    await this.send('delete-thread', threadId, `{"thread_id":"${threadId}"}`, 204);
+  }
+
+  /** That of the tenant whose the thread is: by the last digit of the UUID. */
+  private keyOf(threadId: string): string | undefined {
+    return this.keys.length === 0
+      ? undefined
+      : this.keys[parseInt(threadId.slice(-1), 16) % this.keys.length];
   }
 
   /** Resolves with the parts of the answer. @throws Error when the status is another one */
-  private send(operation: Operation, body: string, status: number): Promise<Buffer[]> {
+  private send(operation: Operation, threadId: string, body: string, status: number): Promise<Buffer[]> {
     const chunks: Buffer[] = [];
+    const key = this.keyOf(threadId);
     let got = 0;
     return new Promise((resolve, reject) => {
       this.client.dispatch(
         {
           method: 'POST',
           path: `/checkpoints/${operation}`,
-          headers: { 'content-type': 'application/json' },
+          headers: {
+            'content-type': 'application/json',
+            ...(key !== undefined && { 'x-agent-api-key': key }),
+          },
           body,
         },
         {

@@ -25,6 +25,8 @@ export interface LoadSpec {
   walk: Walk;
   operations: Operation[];
   page: Page | null;
+  /** Of each tenant one; absent where nobody is asked. */
+  keys?: string[];
   /** Ids of the threads that are stored already, and how many checkpoints each has. */
   threads: string[];
   checkpoints: number;
@@ -138,13 +140,13 @@ class Load {
   }
 }
 
-async function openStores({ store, url, shape, page, agents }: LoadSpec): Promise<Store[]> {
+async function openStores({ store, url, shape, page, agents, keys }: LoadSpec): Promise<Store[]> {
   if (store === 'javascript') {
     const { JavaScriptStore } = await import('./javascript-store.js'); // takes a while
     return Array<Store>(agents).fill(new JavaScriptStore(url, shape));
   }
   const requests = new Requests(shape, page);
-  return Array.from({ length: agents }, () => new HttpStore(url, requests));
+  return Array.from({ length: agents }, () => new HttpStore(url, requests, keys));
 }
 
 function print(event: LoadEvent): void {

@@ -61,6 +61,10 @@ function chosenCandidates(names: string[]): CandidateName[] {
 
 async function run(serverUrl: string): Promise<void> {
   const { postmaster, version, hasLz4 } = await inspect(serverUrl);
+  const facts = {
+    ...(await factsOf(version, hasLz4)),
+    Rounds: `${options.rounds}, each timed part ${options.seconds} s after ${options.warmUpSeconds} s of warm-up`,
+  };
   const candidates = options.candidates.filter((name) => {
     const reason = unavailable(name);
     if (reason !== null) console.log(`${name} is left out: ${reason}`);
@@ -86,10 +90,6 @@ async function run(serverUrl: string): Promise<void> {
       }
     }
   }
-  const facts = {
-    ...(await factsOf(version, hasLz4)),
-    Rounds: `${options.rounds}, each timed part ${options.seconds} s after ${options.warmUpSeconds} s of warm-up`,
-  };
   const text = await format(report(results, facts, hasLz4), {
     ...(await resolveConfig(`${ROOT}docs/benchmarks.md`)),
     parser: 'markdown',

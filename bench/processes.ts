@@ -26,9 +26,11 @@ export async function succeeded(child: ChildProcess): Promise<void> {
 export async function output(
   command: string,
   args: string[],
-  { env = process.env, input = '' }: { env?: NodeJS.ProcessEnv; input?: string } = {},
+  { env = process.env, input }: { env?: NodeJS.ProcessEnv; input?: string } = {},
 ): Promise<string> {
-  const child = start(command, args, { env, stdio: ['pipe', 'pipe', 'inherit'] });
+  // To write nothing to a program that has ended already would be an error.
+  const stdin = input === undefined ? 'ignore' : 'pipe';
+  const child = start(command, args, { env, stdio: [stdin, 'pipe', 'inherit'] });
   let printed = '';
   child.stdout?.setEncoding('utf8').on('data', (text: string) => (printed += text));
   child.stdin?.end(input);

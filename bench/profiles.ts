@@ -2,7 +2,7 @@ import type { Walk } from './load.js';
 import type { Shape } from './payload.js';
 import type { Operation } from './store.js';
 
-export const CANDIDATES = ['service', 'service-off', 'E', 'javascript', 'python', 'pgbench'] as const;
+export const CANDIDATES = ['service', 'service-off', 'keys', 'E', 'javascript', 'python', 'pgbench'] as const;
 /** The service on a small database and on one that has grown: chosen with the service. */
 const GROWTH = ['small', 'grown'] as const;
 export type CandidateName = (typeof CANDIDATES | typeof GROWTH)[number];
@@ -34,7 +34,9 @@ const READ: Shape = { ...AGENT, tasks: 1 };
 const NARROW: Shape = { ...READ, blobBytes: 256, writeBytes: 256 };
 
 const HTTP = ['service', 'service-off', 'E'] as const;
-const SAVERS = [...HTTP, 'javascript', 'python'] as const;
+/** Of the operations that agents wait for it is known what keys cost. */
+const HOT = [...HTTP, 'keys'] as const;
+const SAVERS = [...HOT, 'javascript', 'python'] as const;
 
 /** Enough rows that plans are those of a table in use. */
 const SOME: Stored = { threads: 100, checkpoints: 20 };
@@ -52,7 +54,7 @@ const stores = (operation: 'put' | 'put-writes'): Profile => ({
 });
 
 const list = (limit: number): Profile => ({
-  ...{ name: `list-${limit}`, agents: 16, candidates: HTTP, shape: NARROW, walk: ANY, operations: ['list'] },
+  ...{ name: `list-${limit}`, agents: 16, candidates: HOT, shape: NARROW, walk: ANY, operations: ['list'] },
   stored: { threads: 8, checkpoints: 1000 },
   page: { limit, from: 'head', withNamespace: true, withFilter: false },
 });
@@ -79,10 +81,10 @@ const growthLists = (['head', 'middle', 'tail'] as const).flatMap((from) => [
 ]);
 
 export const PROFILES: Profile[] = [
-  agentStep(1, HTTP),
+  agentStep(1, HOT),
   agentStep(16, [...SAVERS, 'pgbench']),
   agentStep(64, [...SAVERS, 'pgbench']),
-  agentStep(256, HTTP),
+  agentStep(256, HOT),
   {
     ...{ name: 'get-tuple', agents: 16, candidates: SAVERS, shape: READ, walk: ANY },
     stored: { threads: 32, checkpoints: 100 },

@@ -8,6 +8,7 @@ export type Results = Map<Profile, Map<CandidateName, Sample[]>>;
 const NAMES: Record<CandidateName, string> = {
   service: 'service',
   'service-off': 'service, fast path off',
+  keys: 'service, keys of two tenants',
   E: 'E',
   javascript: 'LangGraph.js PostgresSaver',
   python: 'Python AsyncPostgresSaver',

@@ -45,6 +45,9 @@ export function targets(hasLz4: boolean): Target[] {
     target('blobs-1mb', 'E', blobs),
     target('blobs-8mb', 'E', blobs),
     target('memory', null, { atMost: 300 }, 'peak, MB'),
+    ...['agent-step-16', 'agent-step-64', 'get-tuple', 'put', 'put-writes', 'list-10'].map((profile) =>
+      target(profile, 'service', { atLeast: 0.95 }, 'operations/s', 'keys'),
+    ),
     ...PROFILES.filter(({ name }) => name.startsWith('growth-')).map(({ name }) =>
       target(name, 'grown', { atMost: 1.2 }, 'operations/s', 'small'),
     ),

@@ -1,4 +1,5 @@
 import { type DynamicModule, Inject, Module, type OnApplicationShutdown } from '@nestjs/common';
+import { AuthModule } from './auth/auth.module.js';
 import { CheckpointsModule } from './checkpoints/checkpoints.module.js';
 import type { Settings } from './config/env.js';
 import { DatabaseModule } from './database/database.module.js';
@@ -26,7 +27,12 @@ export class AppModule implements OnApplicationShutdown {
   ): DynamicModule {
     return {
       module: AppModule,
-      imports: [DatabaseModule.for(settings, databaseUrl, metrics, tracing), CheckpointsModule, HealthModule],
+      imports: [
+        DatabaseModule.for(settings, databaseUrl, metrics, tracing),
+        AuthModule,
+        CheckpointsModule,
+        HealthModule,
+      ],
     };
   }
 }

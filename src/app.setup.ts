@@ -4,6 +4,9 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { Express } from 'express';
 import type { Logger } from 'pino';
 import { AppModule } from './app.module.js';
+import { Audit } from './auth/audit.js';
+import { Authenticator } from './auth/authenticator.js';
+import { Gate } from './auth/gate.js';
 import type { Settings } from './config/env.js';
 import { VERSION } from './config/version.js';
 import { limitClients } from './http/client-limits.js';
@@ -36,12 +39,18 @@ export async function createApp(
     },
   );
   const around = [requestLog(logger), requestMetrics(metrics, operations), ...traced(tracing)];
-  const adapter = new ExactRoutesAdapter(settings.fastPath, [...around, jsonBody(settings)], operations);
+  const adapter = new ExactRoutesAdapter(settings.fastPath, around, operations);
   const app = await NestFactory.create<NestExpressApplication>(
     AppModule.for(settings, databaseUrl, metrics, tracing),
     adapter,
     { bodyParser: false, logger: new NestLog(logger), abortOnError: false },
   );
+  const audit = app.get(Audit);
+  audit.writeTo(logger);
+  const gate = new Gate(settings, app.get(Authenticator), audit);
+  const readBody = jsonBody(settings);
+  // Who may not do it is refused before any of the body is read.
+  adapter.before = (operation) => [...gate.before(operation), readBody];
   limitClients(app.getHttpServer(), settings);
   app.disable('x-powered-by').disable('etag');
   for (const middleware of around) app.use(middleware);

@@ -14,7 +14,7 @@ import { MetricsSum } from './metrics/sum.js';
 export const STOP_SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 
 /** What the processes tell each other, beside the signal to stop. A connection goes with the first. */
-const [CONNECTION, READY, CLOSED] = ['connection', 'ready', 'closed'];
+const [CONNECTION, ARRIVED, READY, CLOSED] = ['connection', 'arrived', 'ready', 'closed'];
 
 /**
  * What they say of metrics. The primary asks with `wanted` and gets `metrics`; a worker that was scraped asks with `sum`,
@@ -39,7 +39,11 @@ export class Workers {
   /** Rejects when a worker cannot start and no other serves. */
   readonly failed: Promise<never>;
   private readonly kept: Promise<void>[];
-  /** Those that are ready, the next in turn first, each with the connections that are still to be sent to it. */
+  /**
+   * Those that are ready, the next in turn first, each with the connections that have not arrived there, in their order.
+   * This process keeps them until then: Node itself, when a worker dies with one on its way, neither closes it nor says so,
+   * and its client would wait for ever.
+   */
   private readonly ready = new Map<Worker, Set<Socket>>();
   /** Connections that came while none was ready. */
   private readonly waiting = new Set<Socket>();
@@ -157,6 +161,7 @@ export class Workers {
   private run(poolMax: number): Promise<{ name: string; wasReady: boolean; end: string }> {
     const worker = cluster.fork({
       WORKERS: '1',
+      AUTH_MODE: this.settings.authModes.join(',') || 'none',
       DATABASE_URL: this.databaseUrl,
       DATABASE_POOL_MAX: String(poolMax),
       INSTANCES: String(this.settings.instances * this.settings.workers),
@@ -164,6 +169,7 @@ export class Workers {
     const name = `worker ${worker.id} (process ${worker.process.pid})`;
     worker.on('message', (message: string | MetricsMessage) => {
       if (typeof message === 'object') this.heard(worker, message);
+      if (message === ARRIVED) this.close(worker);
       if (message !== READY) return;
       this.logger.info(`${name} is ready`);
       this.ready.set(worker, new Set());
@@ -172,14 +178,24 @@ export class Workers {
     });
     return new Promise((resolve) => {
       const hasEnded = (end: string) => {
-        const unsent = this.ready.get(worker);
+        const onTheirWay = this.ready.get(worker);
         this.ready.delete(worker);
         this.metrics.remove(worker.id);
-        for (const socket of unsent ?? []) this.handOver(socket);
-        resolve({ name, wasReady: unsent !== undefined, end });
+        for (const socket of onTheirWay ?? []) this.handOver(socket);
+        resolve({ name, wasReady: onTheirWay !== undefined, end });
       };
       worker.once('exit', (code: number | null, signal: string | null) => {
-        hasEnded(signal ?? `code ${code}`);
+        const end = signal ?? `code ${code}`;
+        if (!worker.process.connected) {
+          hasEnded(end);
+          return;
+        }
+        // What it said last is still to be read. 'disconnect' does not come when a connection was on its way.
+        for (const event of ['disconnect', 'close']) {
+          worker.process.once(event, () => {
+            hasEnded(end);
+          });
+        }
       });
       // Of one that could be started it only says that a message was not delivered, and 'exit' follows.
       worker.on('error', (error) => {
@@ -194,15 +210,22 @@ export class Workers {
       this.waiting.add(socket);
       return;
     }
-    const [worker, unsent] = next;
+    const [worker, onTheirWay] = next;
     this.ready.delete(worker);
-    this.ready.set(worker, unsent);
+    this.ready.set(worker, onTheirWay);
     this.waiting.delete(socket);
-    unsent.add(socket);
-    // Sent one by one, and what a worker that dies has not been sent goes to another one.
-    worker.process.send(CONNECTION, socket, {}, (error) => {
-      if (error === null) unsent.delete(socket);
-    });
+    onTheirWay.add(socket);
+    worker.process.send(CONNECTION, socket, { keepOpen: true }, () => undefined);
+  }
+
+  /** The first one on its way to the worker has arrived there, and is the worker's alone. */
+  private close(worker: Worker): void {
+    const onTheirWay = this.ready.get(worker);
+    for (const socket of onTheirWay ?? []) {
+      onTheirWay?.delete(socket);
+      socket.destroy();
+      return;
+    }
   }
 }
 
@@ -230,8 +253,10 @@ export class Primary {
   connect(server: Server): void {
     server.emit('listening'); // http then ends requests that never come to an end
     process.on('message', (message, socket) => {
+      if (message !== CONNECTION) return;
+      process.send?.(ARRIVED); // before anything is read of it
       // Without one when the caller has hung up on its way.
-      if (message === CONNECTION && socket instanceof Socket) server.emit('connection', socket);
+      if (socket instanceof Socket) server.emit('connection', socket);
     });
     process.send?.(READY);
   }

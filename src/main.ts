@@ -13,6 +13,9 @@ import { serve } from './serve.js';
 
 async function start(settings: Settings, logger: Logger): Promise<void> {
   logger.info({ settings: settings.masked() }, 'starting');
+  if (settings.authModes.length === 0) {
+    logger.warn('AUTH_MODE is none: whoever reaches the port reads and deletes every thread');
+  }
   const stopped = stopSignal();
   const database = await leaseDatabase(settings, logger);
   let metricsServer: MetricsServer | undefined;

@@ -9,7 +9,7 @@ const USAGE = 'usage: npm run migrate [-- run | revert]';
 try {
   const [command = 'run'] = process.argv.slice(2);
   if (command !== 'run' && command !== 'revert') throw new Error(USAGE);
-  const settings = settingsFromEnvironment();
+  const settings = settingsFromEnvironment({ serves: false });
   const database = await leaseDatabase(settings, createLogger(settings.logLevel));
   try {
     if (command === 'revert') {

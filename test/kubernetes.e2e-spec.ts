@@ -63,12 +63,15 @@ describe('the Kubernetes manifests', () => {
   });
 
   it('send requests and probes where the service answers', async () => {
-    const [port] = container.ports;
-    expect(port.containerPort).toBe(new Settings({}).port);
+    const [port, metrics] = container.ports;
+    expect(port.containerPort).toBe(settings.port);
+    expect(metrics.containerPort).toBe(settings.metricsPort);
+    expect(deployment.template.metadata.annotations['prometheus.io/port']).toBe(String(settings.metricsPort));
     const [{ targetPort }] = of('Service').spec.ports;
     const probes = [container.startupProbe, container.livenessProbe, container.readinessProbe];
     expect([targetPort, ...probes.map(({ httpGet }) => httpGet.port)]).toEqual(Array(4).fill(port.name));
-    expect(of('NetworkPolicy').spec.ingress[0].ports).toEqual([{ port: port.name }]);
+    const allowed = of('NetworkPolicy').spec.ingress.map(({ ports }: Manifest) => ports);
+    expect(allowed).toEqual([[{ port: port.name }], [{ port: metrics.name }]]);
     const app = await startApp();
     for (const { httpGet } of probes) expect((await app.get(httpGet.path)).status).toBe(200);
     await app.close();
@@ -89,9 +92,17 @@ describe('the Kubernetes manifests', () => {
   });
 
   it('give the drain the time that its requests may take', () => {
-    const { shutdownDelayMs, queueWaitMs, outageWaitMs, statementTimeoutMs } = settings;
-    const longestMs = shutdownDelayMs + queueWaitMs + outageWaitMs + statementTimeoutMs;
+    const { shutdownDelayMs, bodyTimeoutMs, queueWaitMs, outageWaitMs, statementTimeoutMs, stallTimeoutMs } =
+      settings;
+    const arrivedMs = shutdownDelayMs + bodyTimeoutMs + queueWaitMs;
+    const doneMs = queueWaitMs + outageWaitMs + statementTimeoutMs;
+    const longestMs = arrivedMs + doneMs + stallTimeoutMs;
     expect(pod.terminationGracePeriodSeconds * 1000).toBeGreaterThan(longestMs);
+  });
+
+  it('give a pod the memory that it may need for what is in flight', () => {
+    const [, gibibytes] = /^(\d+)Gi$/.exec(container.resources.limits.memory) ?? [];
+    expect(100e6 + 3 * settings.inflightBytes).toBeLessThan(Number(gibibytes) * 2 ** 30);
   });
 
   it('give a probe more time than the answer takes', () => {

@@ -108,7 +108,7 @@ describe('when the database goes away', () => {
   });
 
   it('what waits while a silent network is looked into waits for its end', async () => {
-    await start({ OUTAGE_WAIT_MS: '30000', QUEUE_WAIT_MS: '7000', DATABASE_POOL_MAX: '1' });
+    await start({ OUTAGE_WAIT_MS: '30000', QUEUE_WAIT_MS: '4000', DATABASE_POOL_MAX: '1' });
     const thread_id = aThread();
     expect((await app.post('put', aPut({ thread_id }))).status).toBe(200);
     network.mode = 'silent';

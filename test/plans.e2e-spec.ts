@@ -3,6 +3,7 @@ import pg from 'pg';
 import { Database } from '../src/database/database.js';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites } from './support/builders.js';
+import { type PostAs, postingAs } from './support/keys.js';
 import { TABLES } from './support/schema.js';
 
 const LENGTH = 5000;
@@ -10,9 +11,11 @@ const LENGTH = 5000;
 const BOUND = 60;
 
 let app: TestApp;
+let postAs: PostAs;
 let client: pg.Client;
 beforeAll(async () => {
-  app = await startApp();
+  app = await startApp({ AUTH_MODE: 'keys' });
+  postAs = postingAs(app);
   client = new pg.Client(app.database.url);
   await client.connect();
   for (const table of TABLES) await client.query(`alter table ${table} set (autovacuum_enabled = off)`);
@@ -31,6 +34,11 @@ beforeAll(async () => {
      select 'nested', case when n <= 1000 then '' else 'node:' || n end, lpad(n::text, 8, '0'), '{}', '{}'
        from generate_series(1, $1::int) as n`,
     [LENGTH],
+  );
+  await client.query(
+    `insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata)
+     select chr(1) || tenant || chr(1) || 't ' || t, '', lpad(n::text, 8, '0'), '{}', '{}'
+       from unnest(array['acme', 'acme-2', 'z']) as tenant, generate_series(1, 5) as t, generate_series(1, 5) as n`,
   );
   await client.query(
     `insert into checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
@@ -59,11 +67,21 @@ function nodes(node: Node): Node[] {
   return [node, ...(node.Plans ?? []).flatMap(nodes)];
 }
 
+interface Sent {
+  operation: string;
+  body: object;
+  tenant?: string;
+}
+
 /** What the service sends to answer a request. */
-async function statementsOf(operation: string, body: object): Promise<{ sql: string; values: unknown[] }[]> {
+async function statementsOf({
+  tenant = '',
+  operation,
+  body,
+}: Sent): Promise<{ sql: string; values: unknown[] }[]> {
   const send = jest.spyOn(Database.prototype, 'send');
   try {
-    expect((await app.post(operation, body)).status).toBeLessThan(300);
+    expect((await postAs(tenant, operation, body)).status).toBeLessThan(300);
     return send.mock.calls.map(([sql, values]) => ({ sql, values }));
   } finally {
     send.mockRestore();
@@ -72,7 +90,7 @@ async function statementsOf(operation: string, body: object): Promise<{ sql: str
 
 const middle = `0000${LENGTH / 2}`;
 const key = { thread_id: 'long', checkpoint_id: `0000${LENGTH}` };
-const REQUESTS: { name: string; operation: string; body: object }[] = [
+const REQUESTS: (Sent & { name: string })[] = [
   { name: 'get-tuple, latest', operation: 'get-tuple', body: { thread_id: 'long' } },
   { name: 'get-tuple, by id', operation: 'get-tuple', body: { thread_id: 'long', checkpoint_id: middle } },
   {
@@ -107,6 +125,8 @@ const REQUESTS: { name: string; operation: string; body: object }[] = [
   },
   { name: 'list of 20', operation: 'list', body: { thread_id: 'long', checkpoint_ns: '', limit: 20 } },
   { name: 'list of 20 in all namespaces', operation: 'list', body: { thread_id: 'long', limit: 20 } },
+  { name: 'list of a tenant', operation: 'list', body: { limit: 2 }, tenant: 'acme' },
+  { name: 'get-tuple of a tenant', operation: 'get-tuple', body: { thread_id: 't 1' }, tenant: 'acme' },
   { name: 'list of subgraphs', operation: 'list', body: { thread_id: 'nested', limit: 2 } },
   {
     name: 'delta-channel-history',
@@ -124,8 +144,8 @@ describe.each(['before ANALYZE', 'after ANALYZE'])('%s', (when) => {
     // Without statistics Postgres takes a filter to match next to nothing, and then reads the whole thread at once.
     const isGuessed = (body: object) => 'filter_metadata' in body && !('checkpoint_ns' in body);
     const requests = REQUESTS.filter(({ body }) => when === 'after ANALYZE' || !isGuessed(body));
-    it.each(requests)('$name touches the rows that it needs', async ({ operation, body }) => {
-      for (const { sql, values } of await statementsOf(operation, body)) {
+    it.each(requests)('$name touches the rows that it needs', async (request) => {
+      for (const { sql, values } of await statementsOf(request)) {
         await client.query('begin');
         await client.query(`set local plan_cache_mode = ${mode}`);
         const explained = await client.query<{ 'QUERY PLAN': [{ Plan: Node }] }>({

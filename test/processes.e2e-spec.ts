@@ -335,6 +335,27 @@ describe('several workers', () => {
   );
 
   it(
+    'take over the connections that were on their way to one that dies',
+    async () => {
+      const database = await aDatabase('template');
+      const service = await start({ DATABASE_URL: database.url, WORKERS: '2' });
+      const [silent] = workersOf(service) as [number, number];
+      process.kill(silent, 'SIGSTOP');
+      let answered = 0;
+      const answers = Array.from({ length: 8 }, async (_, n) => {
+        const status = await store(service, String(n));
+        answered += 1;
+        return status;
+      });
+      await until('the other one has answered its half', () => answered === 4);
+      process.kill(silent, 'SIGKILL');
+      expect(await Promise.all(answers)).toEqual(Array(8).fill(200));
+      expect(await service.stop()).toBe(0);
+    },
+    SLOW_MS,
+  );
+
+  it(
     'keep callers waiting while all of them are being replaced',
     async () => {
       const database = await aDatabase('template');
@@ -420,6 +441,13 @@ describe('wrong settings end the start with one message', () => {
       environment: { NODE_ENV: 'production' },
       message:
         'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
+    },
+    {
+      name: 'nobody said who may do what',
+      environment: { AUTH_MODE: '', NODE_ENV: 'production', DATABASE_URL: 'postgresql://h/d' },
+      message:
+        'AUTH_MODE is required: keys, jwt or both (keys,jwt) say who may read and delete what; none lets everybody who ' +
+        'reaches the port, and is the default only for an embedded database, on a loopback address, not in production',
     },
   ];
   it.each(cases)('$name', async ({ environment, message }) => {

@@ -3,6 +3,7 @@ import { Database } from '../database.js';
 import type { CandidateName } from '../profiles.js';
 import type { Candidate } from './candidate.js';
 import { Grown } from './grown.js';
+import { Keyed } from './keyed.js';
 import { PGBENCH, Pgbench } from './pgbench.js';
 import { JavaScriptSaver, PythonSaver } from './saver.js';
 import { SERVICE, Served, YARDSTICK } from './served.js';
@@ -25,6 +26,8 @@ export async function open(name: CandidateName, serverUrl: string, rows: number)
       return new Served(name, database, SERVICE).start();
     case 'service-off':
       return new Served(name, database, SERVICE, { FAST_PATH: 'false' }).start();
+    case 'keys':
+      return new Keyed(database).start();
     case 'grown':
       return new Grown(database, rows).start();
     case 'E':

@@ -36,7 +36,7 @@ export class Served extends Candidate {
       cwd: tmpdir(), // where no .env is
       env: {
         ...{ PATH: process.env.PATH, NODE_ENV: 'production', HOST: '127.0.0.1', PORT: '0' },
-        ...{ DATABASE_URL: this.database.url, ...this.settings },
+        ...{ AUTH_MODE: 'none', DATABASE_URL: this.database.url, ...this.settings },
       },
       stdio: ['ignore', 'pipe', 'inherit'],
     });

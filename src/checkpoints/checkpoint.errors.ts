@@ -1,6 +1,10 @@
 /** The stable part of a problem's `type`. Each has its status and title in `http/problem.ts`. */
 export type ProblemCode =
   | 'malformed-body'
+  | 'unauthorized'
+  | 'forbidden'
+  | 'keys-elsewhere'
+  | 'issuer-unavailable'
   | 'unsupported-media-type'
   | 'invalid-request'
   | 'unstorable-document'
@@ -25,6 +29,34 @@ export class MalformedBodyError extends DomainError {
   readonly code = 'malformed-body';
 }
 
+/** Nobody is known by what the request was sent with. One text for all reasons, so that none can be found out. */
+export class UnauthorizedError extends DomainError {
+  readonly code = 'unauthorized';
+
+  constructor() {
+    super('A valid key is needed, as x-agent-api-key or as Authorization: Bearer');
+  }
+}
+
+/** The caller is known, and may not do this. */
+export class ForbiddenError extends DomainError {
+  readonly code = 'forbidden';
+}
+
+/** The keys of the tokens' issuer cannot be fetched, so nobody can say whether a token is valid. */
+export class IssuerUnavailableError extends DomainError {
+  readonly code = 'issuer-unavailable';
+}
+
+/** The keys are not in the database. */
+export class KeysElsewhereError extends DomainError {
+  readonly code = 'keys-elsewhere';
+
+  constructor() {
+    super('Keys are managed here only with keys in AUTH_MODE and without API_KEYS_FILE');
+  }
+}
+
 /** The content type or encoding is none that the service reads. */
 export class UnsupportedMediaTypeError extends DomainError {
   readonly code = 'unsupported-media-type';
@@ -45,6 +77,13 @@ export class KeyTooLongError extends InvalidRequestError {
     super([
       { pointer: '#/target_thread_id', detail: 'makes keys that are too long, all their parts together' },
     ]);
+  }
+}
+
+/** The tenant has no such key, or none that still works. */
+export class UnknownKeyError extends InvalidRequestError {
+  constructor() {
+    super([{ pointer: '#/id', detail: 'is no key of the tenant, or has ended' }]);
   }
 }
 

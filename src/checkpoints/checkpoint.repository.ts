@@ -19,6 +19,7 @@ import { fromJsonb } from './jsonb-text.js';
 import { oneLine, type Read, ReadStatements } from './read.statement.js';
 import { MERGE, type Store, StoreStatement } from './store.statement.js';
 import { tablesOf } from './tables.js';
+import type { StoredThreadId } from './tenant.js';
 import { openChannels } from './thread.repository.js';
 
 /** jsonb: number out of range, text too long, nested too deeply; 22P05 and 22021: a character that text cannot hold. */
@@ -68,13 +69,13 @@ export class CheckpointRepository {
 
   /** The checkpoint with that id, or the latest of the namespace when `checkpointId` is null; null when there is none. */
   async findTuple(
-    threadId: string,
+    threadId: StoredThreadId,
     checkpointNs: string,
     checkpointId: string | null,
     parts: TuplePart[],
   ): Promise<CheckpointTuple | null> {
     const filter = {
-      threadId,
+      threads: threadId,
       checkpointNs,
       checkpointId,
       beforeCheckpointId: null,
@@ -99,7 +100,8 @@ export class CheckpointRepository {
 
   private async read(read: Read): Promise<CheckpointPage> {
     const { kind, asked } = this.reads.of(read);
-    await storable(this.database.merge(kind, read.filter.threadId ?? '', asked));
+    const { threads } = read.filter;
+    await storable(this.database.merge(kind, typeof threads === 'string' ? threads : '', asked));
     return asked.page;
   }
 
@@ -123,7 +125,7 @@ export class CheckpointRepository {
    * out: the writes since the nearest ancestor that stored a value of the channel, those of that ancestor included.
    */
   async findChannelHistories(
-    threadId: string,
+    threadId: StoredThreadId,
     checkpointNs: string,
     checkpointId: string | null,
     channels: string[],

@@ -1,8 +1,10 @@
+import type { StoredThreadId, TenantThreads } from './tenant.js';
+
 /** The domain's words, LangGraph's own. JSON documents are exact JSON texts; nothing here parses them. */
 
 /** Names one checkpoint. `checkpointNs` is `''` for the root graph. */
 export interface CheckpointKey {
-  threadId: string;
+  threadId: StoredThreadId;
   checkpointNs: string;
   checkpointId: string;
 }
@@ -69,7 +71,7 @@ export interface CheckpointTuple {
 
 /** Which checkpoints to list; null means any. Ids are compared byte by byte. */
 export interface CheckpointFilter {
-  threadId: string | null;
+  threads: StoredThreadId | TenantThreads;
   checkpointNs: string | null;
   checkpointId: string | null;
   /** Exclusive. */

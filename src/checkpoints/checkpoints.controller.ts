@@ -1,6 +1,7 @@
 import { Body, Controller, Res } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import type { ServerResponse } from 'node:http';
+import { Audited } from '../auth/audited.js';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
 import { CopyThreadRequest } from './dto/copy-thread.dto.js';
 import { DeleteForRunsRequest } from './dto/delete-for-runs.dto.js';
@@ -85,6 +86,7 @@ export class CheckpointsController {
     return body.toAnswer(await this.listUseCase.execute(body.toInput()), response);
   }
 
+  @Audited('thread_id')
   @Operation('delete-thread', {
     summary: 'Delete a thread',
     description:
@@ -95,6 +97,7 @@ export class CheckpointsController {
     await this.deleteThreadUseCase.execute(body.thread_id);
   }
 
+  @Audited('source_thread_id', 'target_thread_id')
   @Operation('copy-thread', {
     summary: 'Copy a thread',
     description:
@@ -105,6 +108,7 @@ export class CheckpointsController {
     await this.copyThreadUseCase.execute(body.toInput());
   }
 
+  @Audited('run_ids')
   @Operation('delete-for-runs', {
     summary: 'Delete the checkpoints of runs',
     description:
@@ -113,9 +117,10 @@ export class CheckpointsController {
     request: { type: DeleteForRunsRequest, example: EXAMPLES.deleteForRuns },
   })
   async deleteForRuns(@Body() body: DeleteForRunsRequest): Promise<void> {
-    await this.deleteForRunsUseCase.execute(body.run_ids);
+    await this.deleteForRunsUseCase.execute(body.toInput());
   }
 
+  @Audited('thread_ids', 'strategy')
   @Operation('prune', {
     summary: 'Thin out threads',
     description:

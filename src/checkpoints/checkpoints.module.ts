@@ -1,6 +1,4 @@
-import { type MiddlewareConsumer, Module, type NestModule } from '@nestjs/common';
-import { Settings } from '../config/env.js';
-import { jsonBody } from '../http/json-body.js';
+import { Module } from '@nestjs/common';
 import { CheckpointRepository } from './checkpoint.repository.js';
 import { CheckpointsController } from './checkpoints.controller.js';
 import { ThreadRepository } from './thread.repository.js';
@@ -30,10 +28,4 @@ import { PutUseCase } from './use-cases/put.use-case.js';
     DeltaChannelHistoryUseCase,
   ],
 })
-export class CheckpointsModule implements NestModule {
-  constructor(private readonly settings: Settings) {}
-
-  configure(consumer: MiddlewareConsumer): void {
-    consumer.apply(jsonBody(this.settings)).forRoutes(CheckpointsController);
-  }
-}
+export class CheckpointsModule {}

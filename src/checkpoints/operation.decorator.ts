@@ -2,15 +2,18 @@ import { applyDecorators, Header, HttpCode, Post, type Type } from '@nestjs/comm
 import {
   ApiBody,
   ApiExtraModels,
+  ApiHeader,
   ApiNoContentResponse,
   ApiOkResponse,
   ApiOperation,
   getSchemaPath,
 } from '@nestjs/swagger';
 import { answering } from '../http/caller.js';
-import { ApiProblems } from '../http/problem.docs.js';
+import { ApiProblems, BEARER_SCHEME, KEY_SCHEME } from '../http/problem.docs.js';
 
 interface OperationOptions {
+  /** Where the name alone is another operation's. */
+  operationId?: string;
   summary: string;
   description: string;
   request: { type: Type; example: object };
@@ -25,15 +28,19 @@ interface OperationOptions {
   };
 }
 
+/** How a caller may say who it is; `{}`, since with AUTH_MODE=none nobody is asked. */
+const SECURITY: Record<string, string[]>[] = [{}, { [KEY_SCHEME]: [] }, { [BEARER_SCHEME]: [] }];
+
 /** An operation of the contract: POST, JSON in and out, 200 with an answer or 204 without; and its page in Swagger UI. */
 export function Operation(
   name: string,
-  { summary, description, request, answer }: OperationOptions,
+  { operationId = name, summary, description, request, answer }: OperationOptions,
 ): MethodDecorator {
   return applyDecorators(
     ForCaller(),
     Post(name),
-    ApiOperation({ operationId: name, summary, description }),
+    ApiOperation({ operationId, summary, description, security: SECURITY }),
+    ApiHeader({ name: 'x-tenant', required: false, description: 'The tenant that an admin acts for' }),
     ApiBody({
       type: request.type,
       examples: { capture: { summary: 'From a real agent', value: request.example } },

@@ -9,7 +9,8 @@ import type {
 } from './checkpoint.js';
 import { fromJsonb, toJsonb } from './jsonb-text.js';
 import { textArray } from './postgres-array.js';
-import type { Tables } from './tables.js';
+import { type Tables, isOfTenant } from './tables.js';
+import type { StoredThreadId } from './tenant.js';
 
 /** What a request reads. */
 export interface Read {
@@ -191,7 +192,7 @@ export class ReadStatements {
 
 /** A filter may have to read for long, and not all threads' order is a thread's. */
 function canMerge({ filter, limit }: Read): boolean {
-  return filter.threadId !== null && filter.metadata === null && limit <= MAX_MERGED_LIMIT;
+  return typeof filter.threads === 'string' && filter.metadata === null && limit <= MAX_MERGED_LIMIT;
 }
 
 /** What tells one form from another, and the values that a read brings. */
@@ -205,8 +206,11 @@ function formOf(filter: CheckpointFilter, isMerged: boolean) {
   else order.push('checkpoint_id collate "C"');
   if (filter.checkpointNs !== null) conditions.push(`checkpoint_ns = ${bind(filter.checkpointNs)}`);
   else order.push('checkpoint_ns collate "C"');
-  if (filter.threadId !== null) conditions.push(`thread_id = ${bind(filter.threadId)}`);
-  else order.push('thread_id collate "C"');
+  if (typeof filter.threads === 'string') conditions.push(`thread_id = ${bind(filter.threads)}`);
+  else {
+    conditions.push(isOfTenant(filter.threads, bind));
+    order.push('thread_id collate "C"');
+  }
 
   if (filter.beforeCheckpointId !== null) {
     conditions.push(`checkpoint_id collate "C" < ${bind(filter.beforeCheckpointId)}`);
@@ -261,7 +265,7 @@ function toTuple(
   parts: TuplePart[],
 ): CheckpointTuple {
   return {
-    key: { threadId, checkpointNs, checkpointId },
+    key: { threadId: threadId as StoredThreadId, checkpointNs, checkpointId },
     parentCheckpointId: parent,
     checkpoint: fromJsonb(f, mark),
     metadata: fromJsonb(g, mark),

@@ -2,6 +2,7 @@ import type { DataSource, EntityTarget, ObjectLiteral } from 'typeorm';
 import { CheckpointBlobEntity } from './entities/checkpoint-blob.entity.js';
 import { CheckpointWriteEntity } from './entities/checkpoint-write.entity.js';
 import { CheckpointEntity } from './entities/checkpoint.entity.js';
+import { type TenantThreads, rangeOf } from './tenant.js';
 
 /** The names of the tables in SQL, qualified by DATABASE_SCHEMA. */
 export interface Tables {
@@ -20,4 +21,11 @@ export function tablesOf(dataSource: DataSource): Tables {
     blobs: name(CheckpointBlobEntity),
     writes: name(CheckpointWriteEntity),
   };
+}
+
+/** SQL: the thread is one of the tenant's. Collation C is that of the tables that we made, whose indexes then serve. */
+export function isOfTenant({ tenant }: TenantThreads, bind: (value: string) => string): string {
+  const { first, end } = rangeOf(tenant);
+  const isInRange = `(thread_id collate "C" >= ${bind(first)} and thread_id collate "C" < ${bind(end)})`;
+  return tenant === '' ? `not ${isInRange}` : isInRange;
 }

@@ -3,7 +3,8 @@ import { DataSource } from 'typeorm';
 import { Database, type Query } from '../database/database.js';
 import { sqlStateOf } from '../database/faults.js';
 import { KeyTooLongError } from './checkpoint.errors.js';
-import { type Tables, tablesOf } from './tables.js';
+import { type Tables, isOfTenant, tablesOf } from './tables.js';
+import type { StoredThreadId, TenantThreads } from './tenant.js';
 
 /** Any constant: the first half of the lock that keeps two clean-ups of one thread apart. */
 const CLEAN_UP_LOCK = 5004;
@@ -25,7 +26,7 @@ export class ThreadRepository {
   }
 
   /** Removes every row of the threads, in all namespaces. */
-  async deleteThreads(threadIds: string[]): Promise<void> {
+  async deleteThreads(threadIds: StoredThreadId[]): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
     await this.database.query(
       threadIds[0] ?? '',
@@ -38,7 +39,7 @@ export class ThreadRepository {
   }
 
   /** Copies every row, ids kept. What the target has already is kept. @throws KeyTooLongError */
-  async copyThread(sourceThreadId: string, targetThreadId: string): Promise<void> {
+  async copyThread(sourceThreadId: StoredThreadId, targetThreadId: StoredThreadId): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
     // Ordered by key, so that two copies to one thread lock the same rows in the same order.
     const copied = this.database.query(
@@ -77,7 +78,7 @@ export class ThreadRepository {
    * ancestors, with their writes, that its delta channels are rebuilt from, and where it predates version 4 the parent that
    * holds its pending sends. A kept checkpoint whose parent went has none afterwards.
    */
-  async keepLatest(threadIds: string[]): Promise<void> {
+  async keepLatest(threadIds: StoredThreadId[]): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
     await this.database.transaction(threadIds[0] ?? '', async (query) => {
       await this.lock(query, threadIds);
@@ -154,16 +155,22 @@ export class ThreadRepository {
     });
   }
 
-  /** Removes the checkpoints whose `metadata.run_id` is listed, their writes, and the blobs that none refers to any more. */
-  async deleteForRuns(runIds: string[]): Promise<void> {
+  /**
+   * Removes those of the checkpoints in the threads whose `metadata.run_id` is listed, their writes, and the blobs that none
+   * refers to any more.
+   */
+  async deleteForRuns(runIds: string[], threads: TenantThreads): Promise<void> {
     const { checkpoints, writes } = this.tables;
+    const values: unknown[] = [runIds];
+    const isIncluded = isOfTenant(threads, (value) => `$${values.push(value)}`);
     await this.database.transaction('', async (query) => {
-      const rows = await query<{ thread_id: string }>(
+      const rows = await query<{ thread_id: StoredThreadId }>(
         // Both conditions: the first is what checkpoints_run_id_idx holds, the second is what is meant.
         `with deleted as (
            delete from ${checkpoints}
             where hashtextextended(metadata ->> 'run_id', 0) = any(array(select hashtextextended(unnest($1::text[]), 0)))
               and metadata ->> 'run_id' = any($1)
+              and ${isIncluded}
            returning thread_id, checkpoint_ns, checkpoint_id
          ),
          deleted_writes as (
@@ -172,7 +179,7 @@ export class ThreadRepository {
             where w.thread_id = d.thread_id and w.checkpoint_ns = d.checkpoint_ns and w.checkpoint_id = d.checkpoint_id
          )
          select distinct thread_id from deleted order by thread_id`,
-        [runIds],
+        values,
       );
       const threadIds = rows.map((row) => row.thread_id);
       if (threadIds.length === 0) return;
@@ -182,7 +189,7 @@ export class ThreadRepository {
   }
 
   /** Until the transaction ends no other clean-up touches the threads; agents go on. */
-  private async lock(query: Query, threadIds: string[]): Promise<void> {
+  private async lock(query: Query, threadIds: StoredThreadId[]): Promise<void> {
     await query(
       `select pg_advisory_xact_lock($1, key)
          from (select distinct hashtext(id) as key from unnest($2::text[]) as id order by key) as keys`,
@@ -195,7 +202,7 @@ export class ThreadRepository {
    * statement waits for such puts, so that the second sees their checkpoints; puts that come later wait for its locks, and
    * then store the blob anew.
    */
-  private async deleteOrphanedBlobs(query: Query, threadIds: string[]): Promise<void> {
+  private async deleteOrphanedBlobs(query: Query, threadIds: StoredThreadId[]): Promise<void> {
     const { checkpoints, blobs } = this.tables;
     // Grouped, not joined: its time is linear whatever the planner believes of the tables, and it spills to disk.
     const orphaned = `

@@ -19,8 +19,10 @@ describe('Settings', () => {
   });
 
   it('listens to everybody when the database is not its own', () => {
-    expect(new Settings({ DATABASE_URL: 'postgresql://h/d' }).host).toBe('0.0.0.0');
-    expect(new Settings({ DATABASE_URL: 'postgresql://h/d', HOST: '::1' }).host).toBe('::1');
+    expect(new Settings({ AUTH_MODE: 'none', DATABASE_URL: 'postgresql://h/d' }).host).toBe('0.0.0.0');
+    expect(new Settings({ AUTH_MODE: 'none', DATABASE_URL: 'postgresql://h/d', HOST: '::1' }).host).toBe(
+      '::1',
+    );
   });
 
   it('takes an empty variable for an absent one', () => {
@@ -49,7 +51,40 @@ describe('Settings', () => {
     expect(() => new Settings({ NODE_ENV: 'production', PORT: 'x' })).toThrow(
       /PORT.*DATABASE_URL is required/,
     );
-    expect(new Settings({ NODE_ENV: 'production', EMBEDDED_POSTGRES: 'true' }).databaseUrl).toBeNull();
+    expect(
+      new Settings({ AUTH_MODE: 'none', NODE_ENV: 'production', EMBEDDED_POSTGRES: 'true' }).databaseUrl,
+    ).toBeNull();
+  });
+
+  it.each([
+    [{}],
+    [{ HOST: '127.0.0.2' }],
+    [{ HOST: '::1' }],
+    [{ HOST: 'localhost' }],
+    [{ AUTH_MODE: 'none', DATABASE_URL: 'postgresql://h/d', NODE_ENV: 'production' }],
+  ])('asks nobody with %j', (environment) => {
+    expect(new Settings(environment).authModes).toEqual([]);
+  });
+
+  it.each([
+    [{ DATABASE_URL: 'postgresql://h/d' }],
+    [{ DATABASE_URL: 'postgresql://h/d', HOST: '127.0.0.1' }],
+    [{ HOST: '0.0.0.0' }],
+    [{ HOST: '127.0.0.1.example.com' }],
+    [{ NODE_ENV: 'production', EMBEDDED_POSTGRES: 'true' }],
+  ])('wants to be told whom to ask with %j', (environment) => {
+    expect(() => new Settings(environment)).toThrow(/^AUTH_MODE is required: keys, jwt or both/);
+    expect(new Settings({ ...environment, AUTH_MODE: 'keys' }).authModes).toEqual(['keys']);
+  });
+
+  it.each(['all', 'none,keys', 'keys,', 'KEYS', 'keys;jwt'])('refuses AUTH_MODE=%s', (mode) => {
+    expect(() => new Settings({ AUTH_MODE: mode })).toThrow('AUTH_MODE must be none, or a list of keys, jwt');
+  });
+
+  it('refuses a file of keys that nobody would ask', () => {
+    expect(() => new Settings({ AUTH_MODE: 'none', API_KEYS_FILE: 'keys.json' })).toThrow(
+      'API_KEYS_FILE needs keys in AUTH_MODE',
+    );
   });
 
   it('serves metrics beside the operations unless they have a port', () => {
@@ -83,7 +118,10 @@ describe('Settings', () => {
   });
 
   it('shows no secret', () => {
-    const settings = new Settings({ DATABASE_URL: 'postgresql://u:s3cret@h/d?sslpassword=s3cret' });
+    const settings = new Settings({
+      AUTH_MODE: 'none',
+      DATABASE_URL: 'postgresql://u:s3cret@h/d?sslpassword=s3cret',
+    });
     expect(JSON.stringify(settings.masked())).not.toContain('s3cret');
     expect(JSON.stringify(settings.masked())).toContain('postgresql://u:***@h/d');
   });

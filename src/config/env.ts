@@ -38,6 +38,54 @@ const otlpProtocol = z.enum(['http/protobuf', 'http/json'], {
   error: 'must be http/protobuf or http/json',
 });
 
+const AUTH_MODES = ['keys', 'jwt'] as const;
+/** How callers say who they are. */
+export type AuthMode = (typeof AUTH_MODES)[number];
+
+/** Where is written who deleted what. */
+const AUDIT_LOGS = ['log', 'table', 'off'] as const;
+
+const authModes = z
+  .string()
+  .transform((text) => text.split(',').map((mode) => mode.trim()))
+  .refine(
+    (modes) => (modes.length === 1 && modes[0] === 'none') || modes.every(isAuthMode),
+    `must be none, or a list of ${AUTH_MODES.join(', ')}`,
+  )
+  .transform((modes) => modes.filter(isAuthMode));
+
+function isAuthMode(mode: string): mode is AuthMode {
+  return (AUTH_MODES as readonly string[]).includes(mode);
+}
+
+/** Of the two keys of a pair one alone makes tokens; of a shared secret whoever checks them could make them. */
+const JWT_ALGORITHMS = [
+  ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
+  ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
+];
+
+const listOf = (words: readonly string[]) =>
+  z
+    .string()
+    .transform((text) => text.split(',').map((word) => word.trim()))
+    .refine((given) => given.every((word) => words.includes(word)), `must be a list of ${words.join(', ')}`);
+
+/** Whose tokens are taken, and what is read in them. */
+export interface JwtSettings {
+  issuer: string;
+  audience: string;
+  jwksUrl: string;
+  /** Null: the keys are those of `jwksUrl`. */
+  jwksFile: string | null;
+  algorithms: string[];
+  tenantClaim: string;
+  scopesClaim: string;
+  /** Of tokens without that claim. */
+  defaultScopes: string[];
+}
+
+const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
+
 /** How traces are sent. */
 export interface TracingSettings {
   protocol: z.infer<typeof otlpProtocol>;
@@ -48,6 +96,18 @@ const ENVIRONMENT = z.object({
   NODE_ENV: z.string().optional(),
   PORT: integer(0, 65_535, 5003),
   HOST: z.string().optional(),
+  AUTH_MODE: authModes.optional(),
+  API_KEYS_FILE: z.string().optional(),
+  JWT_ISSUER: z.string().optional(),
+  JWT_AUDIENCE: z.string().optional(),
+  JWT_JWKS_URL: z.url({ protocol: /^https?$/, error: 'must be a URL of http or https' }).optional(),
+  JWT_JWKS_FILE: z.string().optional(),
+  JWT_ALGORITHMS: listOf(JWT_ALGORITHMS).default(['RS256', 'PS256', 'ES256', 'EdDSA']),
+  JWT_TENANT_CLAIM: z.string().default('tenant'),
+  JWT_SCOPES_CLAIM: z.string().default('scope'),
+  // Not admin: that is to be said in a token.
+  JWT_DEFAULT_SCOPES: listOf(['read', 'write', 'delete']).default([]),
+  AUDIT_LOG: z.enum(AUDIT_LOGS, { error: `must be one of ${AUDIT_LOGS.join(', ')}` }).default('log'),
   DATABASE_URL: postgresUrl.optional(),
   DATABASE_SCHEMA: z
     .string()
@@ -104,6 +164,13 @@ export class SettingsError extends Error {}
 export class Settings {
   readonly port: number;
   readonly host: string;
+  /** Empty: nobody is asked. */
+  readonly authModes: readonly AuthMode[];
+  /** Null: keys are kept in the database. */
+  readonly apiKeysFile: string | null;
+  /** Null: no tokens are taken. */
+  readonly jwt: JwtSettings | null;
+  readonly auditLog: (typeof AUDIT_LOGS)[number];
   readonly databaseUrl: string | null;
   readonly databaseSchema: string;
   readonly databasePoolMax: number;
@@ -147,13 +214,34 @@ export class Settings {
         'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
       );
     }
+    const host = environment.HOST || (embedded ? '127.0.0.1' : '0.0.0.0');
+    if (!environment.AUTH_MODE && (production || !embedded || !LOOPBACK.test(host))) {
+      faults.push(
+        'AUTH_MODE is required: keys, jwt or both (keys,jwt) say who may read and delete what; none lets everybody who ' +
+          'reaches the port, and is the default only for an embedded database, on a loopback address, not in production',
+      );
+    }
+    const { JWT_ISSUER, JWT_AUDIENCE, JWT_JWKS_URL, JWT_JWKS_FILE } = environment;
+    if (parsed.data?.AUTH_MODE?.includes('jwt')) {
+      if (!JWT_ISSUER || !JWT_AUDIENCE) faults.push('jwt in AUTH_MODE needs JWT_ISSUER and JWT_AUDIENCE');
+      if (!JWT_JWKS_URL === !JWT_JWKS_FILE) {
+        faults.push('jwt in AUTH_MODE needs one of JWT_JWKS_URL and JWT_JWKS_FILE');
+      }
+    }
+    if (environment.API_KEYS_FILE && parsed.data?.AUTH_MODE?.includes('keys') === false) {
+      faults.push('API_KEYS_FILE needs keys in AUTH_MODE');
+    }
     if (shared !== undefined && shared.WORKERS > shared.DATABASE_POOL_MAX) {
       faults.push('WORKERS must not exceed DATABASE_POOL_MAX, which they share');
     }
     if (parsed.data === undefined || faults.length > 0) throw new SettingsError(faults.join('; '));
     const env = parsed.data;
     this.port = env.PORT;
-    this.host = env.HOST ?? (embedded ? '127.0.0.1' : '0.0.0.0');
+    this.host = host;
+    this.authModes = env.AUTH_MODE ?? [];
+    this.apiKeysFile = env.API_KEYS_FILE ?? null;
+    this.jwt = this.authModes.includes('jwt') ? jwtOf(env) : null;
+    this.auditLog = env.AUDIT_LOG;
     this.databaseUrl = env.DATABASE_URL ?? null;
     this.databaseSchema = env.DATABASE_SCHEMA;
     this.databasePoolMax = env.DATABASE_POOL_MAX;
@@ -198,6 +286,19 @@ export class Settings {
   }
 }
 
+function jwtOf(env: z.infer<typeof ENVIRONMENT>): JwtSettings {
+  return {
+    issuer: env.JWT_ISSUER ?? '',
+    audience: env.JWT_AUDIENCE ?? '',
+    jwksUrl: env.JWT_JWKS_URL ?? '',
+    jwksFile: env.JWT_JWKS_FILE ?? null,
+    algorithms: env.JWT_ALGORITHMS,
+    tenantClaim: env.JWT_TENANT_CLAIM,
+    scopesClaim: env.JWT_SCOPES_CLAIM,
+    defaultScopes: env.JWT_DEFAULT_SCOPES,
+  };
+}
+
 function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {
   const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? env.OTEL_EXPORTER_OTLP_ENDPOINT;
   const isOff = env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none';
@@ -206,14 +307,17 @@ function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {
   return { protocol: own ?? shared ?? 'http/protobuf' };
 }
 
-/** Reads `.env` in the working directory, when there is one, then the environment, which wins. @throws SettingsError */
-export function settingsFromEnvironment(): Settings {
+/**
+ * Reads `.env` in the working directory, when there is one, then the environment, which wins. A command that serves nobody
+ * need not be told who may be served. @throws SettingsError
+ */
+export function settingsFromEnvironment({ serves = true } = {}): Settings {
   try {
     process.loadEnvFile();
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
   }
-  return new Settings(process.env);
+  return new Settings(serves ? process.env : { ...process.env, AUTH_MODE: process.env.AUTH_MODE || 'none' });
 }
 
 function maskUrl(text: string): string {

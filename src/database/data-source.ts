@@ -1,5 +1,6 @@
 import type { DataSourceOptions } from 'typeorm';
 import type { Settings } from '../config/env.js';
+import { ApiKeyEntity } from '../auth/entities/api-key.entity.js';
 import { CheckpointBlobEntity } from '../checkpoints/entities/checkpoint-blob.entity.js';
 import { CheckpointWriteEntity } from '../checkpoints/entities/checkpoint-write.entity.js';
 import { CheckpointEntity } from '../checkpoints/entities/checkpoint.entity.js';
@@ -7,6 +8,8 @@ import { AdoptCheckpointTables1764000000000 } from './migrations/1764000000000-a
 import { AddIndexes1764000000001 } from './migrations/1764000000001-add-indexes.js';
 import { AddThreadOrderIndex1764000000002 } from './migrations/1764000000002-add-thread-order-index.js';
 import { SetBlobStorage1764000000003 } from './migrations/1764000000003-set-blob-storage.js';
+import { AddApiKeys1764000000004 } from './migrations/1764000000004-add-api-keys.js';
+import { AddAuditLog1764000000005 } from './migrations/1764000000005-add-audit-log.js';
 import { APPLICATION_NAME, type Server } from './server.js';
 
 /** TypeORM's own table, under a name that no other program's can meet. */
@@ -21,6 +24,8 @@ const MIGRATIONS = [
   AddIndexes1764000000001,
   AddThreadOrderIndex1764000000002,
   SetBlobStorage1764000000003,
+  AddApiKeys1764000000004,
+  AddAuditLog1764000000005,
 ];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */
@@ -37,7 +42,7 @@ export function dataSourceOptions(
     url: databaseUrl,
     ssl: settings.databaseSsl,
     schema: settings.databaseSchema,
-    entities: [CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity],
+    entities: [CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity, ApiKeyEntity],
     migrations: MIGRATIONS,
     migrationsTableName: MIGRATIONS_TABLE,
     migrationsTransactionMode: 'each',

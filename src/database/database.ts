@@ -162,7 +162,7 @@ export class Database implements OnApplicationShutdown {
       return Date.now() < this.outageSince + outageWaitMs ? null : unreachable();
     }
     // Of a network that went silent nothing has failed yet.
-    if (this.watchdog.isAsking) return null;
+    if (this.watchdog.isInDoubt) return null;
     // What gathered during an outage has its turn after it.
     if (Date.now() < this.outageEnd + queueWaitMs) return null;
     return new QueueTimeoutError(`No connection became free within QUEUE_WAIT_MS = ${queueWaitMs}`);

@@ -181,7 +181,7 @@ describe('RequestQueue', () => {
     it('shares a merged statement among them', async () => {
       const { add, end, statements } = aQueue();
       for (let n = 0; n < 200; n += 1) void add(`${n}`, `many ${n}`, new Caller(many));
-      for (let n = 0; n < 20; n += 1) void add(`${n}`, `few ${n}`, new Caller(few));
+      for (let n = 0; n < 20; n += 1) void add(`of few ${n}`, `few ${n}`, new Caller(few));
       await end();
       const names = statements[2] ?? [];
       expect(names).toHaveLength(64);
@@ -200,13 +200,6 @@ describe('RequestQueue', () => {
           .flat()
           .filter((name) => name.startsWith('many')),
       ).toHaveLength(3);
-    });
-
-    it('takes threads of the same name for two', () => {
-      const { add, statements } = aQueue();
-      void add('a', '1', new Caller(many));
-      void add('a', '2', new Caller(few));
-      expect(statements).toEqual([['1'], ['2']]);
     });
   });
 

@@ -74,7 +74,6 @@ let turnsGiven = 0;
 
 interface Waiting<Request> extends Followed {
   request: Request;
-  /** Threads of two tenants are two, whatever their ids. */
   thread: string;
   tenant: Tenant;
   caller: Caller;
@@ -141,7 +140,7 @@ export class RequestQueue {
     return new Promise((resolve, reject) => {
       const waiting: Waiting<Request> = {
         request,
-        thread: tenant.name === '' ? thread : `${tenant.name}\0${thread}`,
+        thread,
         tenant,
         caller,
         begun: false,

@@ -10,6 +10,8 @@ const BYTES_PER_MS = 1000;
 /** A server that does not answer a new connection for so long is taken for unreachable. */
 const PROBE_MS = 5000;
 const LOOK_MS = 1000;
+/** A server that has said nothing for longer, while it has statements, may be unreachable. */
+const UNHEARD_MS = 1500;
 /** What the silence and Postgres's own clock may differ by. */
 const SLACK_MS = 1500;
 /** Of a statement's text so much is compared; `track_activity_query_size` may be as small as 100. */
@@ -37,6 +39,9 @@ export class Watchdog {
   private readonly lost = new Set<number>();
   private fencing: Promise<void> | undefined;
   private probing = false;
+  /** What all connections have received, and when that last changed or the server was asked and answered. */
+  private bytesRead = 0;
+  private heardAt = Date.now();
   private readonly timer: NodeJS.Timeout;
 
   constructor(
@@ -61,9 +66,9 @@ export class Watchdog {
     clearInterval(this.timer);
   }
 
-  /** Whether it is being found out if the server can be reached at all. */
-  get isAsking(): boolean {
-    return this.probing;
+  /** Whether it is still to be found out if the server can be reached. */
+  get isInDoubt(): boolean {
+    return Date.now() - this.heardAt > UNHEARD_MS;
   }
 
   /**
@@ -98,18 +103,31 @@ export class Watchdog {
   }
 
   private async look(): Promise<void> {
+    this.listen();
     const silent = [...this.connections].filter((connection) => this.silenceOf(connection) > SILENCE_MS);
     if (silent.length === 0 || this.probing) return;
     this.probing = true;
     const isAtWork = await this.probe().finally(() => (this.probing = false));
+    if (isAtWork !== null) this.heardAt = Date.now();
     const dead = silent.filter((connection) => {
       const silence = this.silenceOf(connection);
-      return silence > SILENCE_MS && !isAtWork(textOf(connection), silence);
+      return silence > SILENCE_MS && isAtWork?.(textOf(connection), silence) !== true;
     });
     if (dead.length === 0) return;
     this.logger.warn(`${dead.length} connection(s) closed: the server knows nothing of their statements`);
     for (const { connection } of dead) connection.stream.destroy();
     this.dropIdle();
+  }
+
+  private listen(): void {
+    let bytesRead = 0;
+    let isBusy = false;
+    for (const connection of this.connections) {
+      bytesRead += connection.connection.stream.bytesRead;
+      isBusy ||= connection.readyForQuery !== true;
+    }
+    if (!isBusy || bytesRead !== this.bytesRead) this.heardAt = Date.now();
+    this.bytesRead = bytesRead;
   }
 
   /** For how many milliseconds nothing has moved; 0 without a statement. */
@@ -126,8 +144,11 @@ export class Watchdog {
     return Date.now() - before.since - stream.writableLength / BYTES_PER_MS;
   }
 
-  /** Whether the server has been at a statement for so long. By text, not by process: behind a pooler that is not known. */
-  private async probe(): Promise<(text: string, silence: number) => boolean> {
+  /**
+   * Whether the server has been at a statement for so long; null when it does not answer. By text, not by process: behind a
+   * pooler that is not known.
+   */
+  private async probe(): Promise<((text: string, silence: number) => boolean) | null> {
     // pg-pool's own way to make one; its options hold the password, out of sight of a copy.
     const { Client, options } = this.pool as unknown as {
       Client: new (options: object) => Connection;
@@ -149,13 +170,12 @@ export class Watchdog {
         }),
         delay(PROBE_MS, null, { signal: expired.signal }),
       ]);
-      if (rows === null) return () => false;
+      if (rows === null) return null;
       return (text, silence) =>
         rows.some((row) => row.text === text && Number(row.age) > silence - (Date.now() - asked) - SLACK_MS);
     } catch (error) {
       // Too many connections, starting up: it can be reached, so its sessions' ends would have been heard of.
-      const isReachable = isAnswer(faultOf(error));
-      return () => isReachable;
+      return isAnswer(faultOf(error)) ? () => true : null;
     } finally {
       expired.abort();
       client.connection.stream.destroy();

@@ -11,7 +11,7 @@ export class Caller {
   /** What to do when it goes while the request waits. */
   onGone: (() => void) | null = null;
 
-  /** Tenants take turns in the queue. */
+  /** Its threads are a world of their own, and take turns with those of other tenants in the queue. */
   constructor(readonly tenant = '') {}
 
   leave(): void {
@@ -32,6 +32,13 @@ let current: Caller | undefined;
 /** Says whose request this is the body of. */
 export function setCaller(body: object, caller: Caller): void {
   (body as OfCaller)[CALLER] = caller;
+}
+
+/** Whose threads the body is about. Nobody's is nobody's: what nobody sent is not taken for the default tenant's. */
+export function tenantOf(body: object): string {
+  const caller = (body as OfCaller)[CALLER];
+  if (caller === undefined) throw new Error('A request without a caller');
+  return caller.tenant;
 }
 
 /** What was made of a body is the same caller's. */

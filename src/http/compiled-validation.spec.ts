@@ -9,6 +9,7 @@ import { ListRequest } from '../checkpoints/dto/list.dto.js';
 import { PruneRequest } from '../checkpoints/dto/prune.dto.js';
 import { PutWritesRequest } from '../checkpoints/dto/put-writes.dto.js';
 import { PutRequest } from '../checkpoints/dto/put.dto.js';
+import { Caller, passCaller, setCaller } from './caller.js';
 import { compile } from './compiled-validation.js';
 import { parseExactJson } from './exact-json.js';
 import { validationPipe } from './validation.js';
@@ -20,6 +21,7 @@ const id = fc.constantFrom(
   '1.0',
   '"\\u0000"',
   '"\\ud800"',
+  '"\\u0001acme\\u0001t"',
   'null',
   'true',
   '[]',
@@ -160,15 +162,20 @@ describe('compile', () => {
     let refused = 0;
     await fc.assert(
       fc.asyncProperty(request, async (text) => {
-        const parsed = () =>
-          parseExactJson(text, {
+        const parsed = () => {
+          const body = parseExactJson(text, {
             exact: new Set(['checkpoint', 'metadata', 'filter_metadata']),
             maxElements: 100,
-          });
+          }) as object;
+          setCaller(body, new Caller('acme'));
+          return body;
+        };
         const expected: unknown = await usual
           .transform(parsed(), { type: 'body', metatype: type })
           .catch(() => null);
-        const ours = make?.(parsed()) ?? null;
+        const body = parsed();
+        const ours = make?.(body) ?? null;
+        if (ours !== null) passCaller(body, ours);
         if (expected === null) {
           refused += 1;
           expect(ours).toBeNull();

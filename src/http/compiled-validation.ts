@@ -10,10 +10,9 @@ import { passCaller } from './caller.js';
 export class KnownFieldsPipe extends ValidationPipe {
   override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
     const { metatype } = metadata;
-    const made: unknown = await super.transform(
-      metatype && isPlain(value) ? known(metatype as Class<object>, value) : value,
-      metadata,
-    );
+    const fields = metatype && isPlain(value) ? known(metatype as Class<object>, value) : value;
+    passCaller(value, fields);
+    const made: unknown = await super.transform(fields, metadata);
     passCaller(value, made);
     return made;
   }
@@ -46,7 +45,7 @@ export class CompiledValidationPipe extends KnownFieldsPipe {
 /** Makes a DTO of a parsed request, or null when it has a fault. */
 export type Maker = (value: unknown) => object | null;
 
-type Convert = (value: unknown) => unknown;
+type Convert = (value: unknown, request: object) => unknown;
 type Check = (value: unknown, request: object) => boolean;
 
 interface Field {
@@ -60,11 +59,11 @@ interface Field {
 const CONVERT = Symbol('convert');
 const ITEMS = Symbol('items');
 
-/** Converts the value as it came: class-transformer would copy the objects of `exact-json.ts`. */
+/** Converts the value as it came, out of that request: class-transformer would copy the objects of `exact-json.ts`. */
 export function Converted(convert: Convert): PropertyDecorator {
   return (target, property) => {
     Reflect.defineMetadata(CONVERT, convert, target, property);
-    Transform(({ obj, key }: { obj: Record<string, unknown>; key: string }) => convert(obj[key]))(
+    Transform(({ obj, key }: { obj: Record<string, unknown>; key: string }) => convert(obj[key], obj))(
       target,
       property,
     );
@@ -90,7 +89,9 @@ export function compile(type: Class<object>): Maker | null {
       const given = value[name];
       if (given === undefined) continue;
       const made =
-        items !== undefined && Array.isArray(given) ? itemsOf(given, items) : (convert?.(given) ?? given);
+        items !== undefined && Array.isArray(given)
+          ? itemsOf(given, items)
+          : (convert?.(given, value) ?? given);
       if (made === null && given !== null) return null;
       request[name] = made;
     }

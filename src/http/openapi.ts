@@ -1,5 +1,6 @@
 import type { INestApplication } from '@nestjs/common';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import { BEARER_SCHEME, KEY_SCHEME } from './problem.docs.js';
 
 /** The OpenAPI document, made from the controllers and DTOs. */
 export function openApiDocument(app: INestApplication): OpenAPIObject {
@@ -11,6 +12,8 @@ export function openApiDocument(app: INestApplication): OpenAPIObject {
     )
     .setVersion('1')
     .setOpenAPIVersion('3.0.3')
+    .addApiKey({ type: 'apiKey', in: 'header', name: 'x-agent-api-key' }, KEY_SCHEME)
+    .addBearerAuth({ type: 'http', scheme: 'bearer', description: 'A key or a JWT' }, BEARER_SCHEME)
     .build();
   return SwaggerModule.createDocument(app, config);
 }

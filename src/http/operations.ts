@@ -3,6 +3,11 @@ import type { IncomingMessage } from 'node:http';
 /** What is no operation; so that there are few names, whatever is asked for. */
 const OTHER = 'other';
 
+/** The name of a POST route: `put` for `/checkpoints/put`, `keys-create` for `/keys/create`. */
+export function operationOf(path: string): string {
+  return path.replace('/checkpoints/', '').replace(/^\//, '').replaceAll('/', '-');
+}
+
 /** The names of the routes, for metrics and traces. */
 export class Operations {
   private readonly names = new Map([
@@ -11,9 +16,9 @@ export class Operations {
   ]);
   private readonly posts = new Map<string, string>();
 
-  /** A POST route, whose name is the end of its path. */
+  /** A POST route. */
   add(path: string): void {
-    this.posts.set(path, path.slice(path.lastIndexOf('/') + 1));
+    this.posts.set(path, operationOf(path));
   }
 
   nameOf({ method, url = '' }: IncomingMessage): string {

@@ -2,6 +2,10 @@ import { applyDecorators } from '@nestjs/common';
 import { ApiExtraModels, ApiProperty, ApiResponse, getSchemaPath } from '@nestjs/swagger';
 import { PROBLEMS } from './problem.js';
 
+/** The names that the OpenAPI document has for a key in its header, and for a bearer's. */
+export const KEY_SCHEME = 'key';
+export const BEARER_SCHEME = 'bearer';
+
 class FaultSchema {
   @ApiProperty({
     example: '#/writes/0/idx',

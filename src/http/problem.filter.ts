@@ -43,6 +43,7 @@ export function answerProblem(error: unknown, response: ServerResponse): void {
     return;
   }
   if (problem.status === 503) response.setHeader('Retry-After', RETRY_AFTER_SECONDS);
+  if (problem.status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
   response.statusCode = problem.status;
   response.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
   answer(response, problem);

@@ -16,6 +16,24 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
     when: 'the body is empty, not JSON, not UTF-8, or not compressed as its header says',
     retry: false,
   },
+  unauthorized: {
+    status: 401,
+    title: 'No valid key',
+    when: 'there is no key or token, or it is wrong, expired or revoked',
+    retry: false,
+  },
+  forbidden: {
+    status: 403,
+    title: 'Not allowed',
+    when: 'the key or token is valid, and its scopes or its tenant do not cover the operation',
+    retry: false,
+  },
+  'keys-elsewhere': {
+    status: 409,
+    title: 'Keys are kept elsewhere',
+    when: 'the operation is about keys, and AUTH_MODE does not name keys or API_KEYS_FILE holds them',
+    retry: false,
+  },
   'unsupported-media-type': {
     status: 415,
     title: 'Unsupported media type',
@@ -50,6 +68,12 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
     status: 503,
     title: 'The request waited too long',
     when: 'the request waited QUEUE_WAIT_MS for a connection or for memory; nothing was done',
+    retry: true,
+  },
+  'issuer-unavailable': {
+    status: 503,
+    title: 'Issuer unavailable',
+    when: "the keys of the tokens' issuer cannot be fetched, so a token cannot be checked; nothing was done",
     retry: true,
   },
   'database-unavailable': {

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import http from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
+import { credential } from './credential.js';
 import {
   canonicalTuple,
   type History,
@@ -257,7 +258,11 @@ async function send(
   const request = http.request(url, {
     agent,
     method: 'POST',
-    headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+    headers: {
+      ...credential,
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+    },
     timeout: HANG_MS,
   });
   request.on('timeout', () => request.destroy(new Error(`no answer within ${HANG_MS} ms`)));

@@ -35,7 +35,13 @@ export class Service {
     const child = spawn(process.execPath, [MAIN], {
       cwd: tmpdir(), // where no .env is
       env: {
-        ...{ PATH: process.env.PATH, HOST: '127.0.0.1', PORT: String(this.port), LOG_LEVEL: 'debug' },
+        ...{
+          PATH: process.env.PATH,
+          HOST: '127.0.0.1',
+          PORT: String(this.port),
+          LOG_LEVEL: 'debug',
+          AUTH_MODE: 'none',
+        },
         ...this.environment,
       },
       stdio: ['ignore', 'pipe', 'inherit'],

@@ -23,12 +23,13 @@ export class World {
     readonly logFile: string,
     public postgres: Postgres,
     readonly network: Network,
+    private readonly authMode: string,
   ) {
     this.servers.add(postgres);
     this.polling = setInterval(() => void this.balance(), 100);
   }
 
-  static async create(): Promise<World> {
+  static async create(authMode: string): Promise<World> {
     const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-faults-'));
     chmodSync(directory, 0o755); // root's Postgres runs as another user
     const postgres = await Postgres.start(join(directory, 'primary'));
@@ -37,7 +38,7 @@ export class World {
     mkdirSync(resolve('dist/test'), { recursive: true });
     const logFile = resolve('dist/test/faults.log');
     rmSync(logFile, { force: true });
-    return new World(directory, logFile, postgres, await Network.open(postgres.port));
+    return new World(directory, logFile, postgres, await Network.open(postgres.port), authMode);
   }
 
   /** Sends requests to instances that say that they are ready; when none does, to those that run. */
@@ -60,6 +61,7 @@ export class World {
         DATABASE_URL: this.urlFor(ROLE),
         SHUTDOWN_DELAY_MS: '1000',
         SWAGGER_ENABLED: 'false',
+        AUTH_MODE: this.authMode,
         ...environment,
       },
       this.logFile,

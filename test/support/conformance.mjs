@@ -1,14 +1,27 @@
-// npm run conformance: runs the published suites against both clients and writes docs/conformance.md.
+// npm run conformance: runs the published suites against both clients and writes docs/conformance.md; with --keys it runs
+// them as a tenant of AUTH_MODE=keys, and writes nothing.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+const withKeys = process.argv.includes('--keys');
 const directory = mkdtempSync(join(tmpdir(), 'conformance-'));
 const run = (command, args) => {
-  const { status } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  const { status } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], env });
   if (status !== 0) throw new Error(`${command} ended with ${status}: the report was not written`);
 };
+const env = { ...process.env };
+if (withKeys) {
+  const { newKeyText, partsOf } = await import('../../dist/src/auth/api-key.js');
+  const key = newKeyText();
+  const { id, hash } = partsOf(key);
+  const scopes = ['read', 'write', 'delete'];
+  const line = { id, tenant: 'conformance', name: 'suites', scopes, hash: hash.toString('hex') };
+  const settings = { AUTH_MODE: 'keys', API_KEYS_FILE: join(directory, 'keys.json') };
+  writeFileSync(settings.API_KEYS_FILE, JSON.stringify([line]), { mode: 0o600 });
+  Object.assign(env, settings, { TEST_SETTINGS: JSON.stringify(settings), CHECKPOINT_TEST_KEY: key });
+}
 const versionOf = (name) => JSON.parse(readFileSync(`node_modules/${name}/package.json`, 'utf8')).version;
 
 const jestReport = join(directory, 'jest.json');
@@ -20,6 +33,13 @@ try {
   ]);
   run('clients/python/conformance-report', [pythonReport]);
 
+  if (withKeys) console.log(readFileSync(pythonReport, 'utf8'));
+  else writeReport();
+} finally {
+  rmSync(directory, { recursive: true, force: true });
+}
+
+function writeReport() {
   const { testResults } = JSON.parse(readFileSync(jestReport, 'utf8'));
   const byMethod = new Map();
   for (const { ancestorTitles, status } of testResults.flatMap((file) => file.assertionResults)) {
@@ -51,6 +71,4 @@ ${readFileSync(pythonReport, 'utf8').trim()}
 `,
   );
   run(process.execPath, ['node_modules/prettier/bin/prettier.cjs', '--write', 'docs/conformance.md']);
-} finally {
-  rmSync(directory, { recursive: true, force: true });
 }

@@ -35,7 +35,7 @@ export default async function setup() {
   await client.end();
   const url = new URL(server.url);
   url.pathname = `/${template}`;
-  await migrate(new Settings({ DATABASE_URL: url.href }), url.href);
+  await migrate(new Settings({ AUTH_MODE: 'none', DATABASE_URL: url.href }), url.href);
   if (process.env.TEST_MIGRATION) {
     const migrated = new pg.Client({ connectionString: url.href });
     await migrated.connect();

@@ -46,7 +46,13 @@ export class Service {
     const child = spawn(process.execPath, [main], {
       cwd: tmpdir(), // where no .env is
       env: {
-        ...{ PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', SHUTDOWN_DELAY_MS: '0' },
+        ...{
+          PATH: process.env.PATH,
+          HOST: '127.0.0.1',
+          PORT: '0',
+          SHUTDOWN_DELAY_MS: '0',
+          AUTH_MODE: 'none',
+        },
         ...environment,
       },
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -41,6 +41,8 @@ class Service:
     url: str
     # None when the service is someone else's (CHECKPOINT_TEST_URL without CHECKPOINT_TEST_DATABASE_URL).
     database_url: str | None
+    # What it takes for one of every operation, when it asks for any.
+    key: str | None = os.environ.get("CHECKPOINT_TEST_KEY")
 
 
 @pytest.fixture(scope="session")
@@ -128,13 +130,13 @@ def database_url(service: Service) -> str:
 
 @pytest.fixture
 def saver(service: Service) -> Iterator[HttpCheckpointSaver]:
-    with HttpCheckpointSaver(service.url) as saver:
+    with HttpCheckpointSaver(service.url, api_key=service.key) as saver:
         yield saver
 
 
 @pytest.fixture
 async def async_saver(service: Service) -> AsyncIterator[HttpCheckpointSaver]:
-    async with HttpCheckpointSaver(service.url) as saver:
+    async with HttpCheckpointSaver(service.url, api_key=service.key) as saver:
         yield saver
 
 

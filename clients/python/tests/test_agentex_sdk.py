@@ -32,7 +32,7 @@ from agentex.lib.adk._modules._http_checkpointer import HttpCheckpointSaver  # n
 
 @pytest.fixture
 async def sdk_saver(service: Service) -> AsyncIterator[BaseCheckpointSaver[str]]:
-    async with agentex.AsyncAgentex(base_url=service.url, api_key="none") as client:
+    async with agentex.AsyncAgentex(base_url=service.url, api_key=service.key or "none") as client:
         yield HttpCheckpointSaver(client)
 
 

@@ -199,7 +199,7 @@ async def test_the_latest_and_none(async_saver: HttpCheckpointSaver, thread_id: 
 @BOTH
 async def test_a_long_chain_is_one_request(service: Service, thread_id: str, synchronous: bool) -> None:
     with front_of(service.url) as front:
-        async with HttpCheckpointSaver(front.url) as saver:
+        async with HttpCheckpointSaver(front.url, api_key=service.key) as saver:
             config = store(saver, thread_id, [Step(writes=[wrote(n, task_id=str(uuid4()))]) for n in range(300)])[-1]
             front.seen.clear()
             found = await history(saver, config, ["ch"], synchronous)

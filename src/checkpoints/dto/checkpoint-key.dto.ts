@@ -1,12 +1,13 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import type { CheckpointKey } from '../checkpoint.js';
-import { IsId, IsIdOrEmpty, KeyFits } from './fields.js';
+import type { StoredThreadId } from '../tenant.js';
+import { IsId, IsIdOrEmpty, IsThreadId, KeyFits } from './fields.js';
 
 export class ThreadDto {
-  @ApiProperty({ description: 'A number is taken as its text' })
-  @IsId()
-  thread_id!: string;
+  @ApiProperty({ type: String, description: 'A number is taken as its text' })
+  @IsThreadId()
+  thread_id!: StoredThreadId;
 }
 
 export class NamespaceDto extends ThreadDto {

@@ -1,15 +1,16 @@
 import { ApiProperty } from '@nestjs/swagger';
+import type { StoredThreadId } from '../tenant.js';
 import type { CopyThreadInput } from '../use-cases/copy-thread.use-case.js';
-import { IsId } from './fields.js';
+import { IsThreadId } from './fields.js';
 
 export class CopyThreadRequest {
-  @ApiProperty()
-  @IsId()
-  source_thread_id!: string;
+  @ApiProperty({ type: String })
+  @IsThreadId()
+  source_thread_id!: StoredThreadId;
 
-  @ApiProperty({ description: 'Rows that it has already are kept' })
-  @IsId()
-  target_thread_id!: string;
+  @ApiProperty({ type: String, description: 'Rows that it has already are kept' })
+  @IsThreadId()
+  target_thread_id!: StoredThreadId;
 
   toInput(): CopyThreadInput {
     return { sourceThreadId: this.source_thread_id, targetThreadId: this.target_thread_id };

@@ -1,9 +1,11 @@
 import { applyDecorators } from '@nestjs/common';
 import { ValidateBy, ValidateNested, type ValidationArguments } from 'class-validator';
+import { tenantOf } from '../../http/caller.js';
 import { Converted, Items } from '../../http/compiled-validation.js';
 import { JsonNumber, JsonText } from '../../http/exact-json.js';
 import { OF_ANOTHER_KIND } from '../../http/validation.js';
 import { MAX_KEY_BYTES, keyBytes } from '../checkpoint.js';
+import { storedThreadId } from '../tenant.js';
 import { keyOf } from './cursor.js';
 import { numericText } from './numeric-text.js';
 
@@ -21,9 +23,21 @@ function Check(name: string, fault: (value: unknown, request: object) => string 
 
 /** Text that Postgres can store. Numbers are taken as the text that they were written in. */
 export function IsId(): PropertyDecorator {
+  return applyDecorators(Converted(idText), Check('isId', idFault));
+}
+
+/** As `IsId`; becomes the id under which the thread of the caller's tenant is stored. */
+export function IsThreadId(): PropertyDecorator {
+  return applyDecorators(Converted(storedId), Check('isThreadId', threadIdFault));
+}
+
+/** An array of thread ids, as `IsThreadId` takes them. */
+export function IsThreadIdList(): PropertyDecorator {
   return applyDecorators(
-    Converted(idText),
-    Check('isId', (value) => (value === '' ? 'must not be empty' : textFault(value))),
+    Converted((value, request) =>
+      Array.isArray(value) ? value.map((item) => storedId(item, request)) : value,
+    ),
+    Check('isThreadIdList', (value) => listFault(value, threadIdFault)),
   );
 }
 
@@ -79,9 +93,7 @@ export function IsIntegerFrom(min: number, max: number): PropertyDecorator {
 export function IsIdList(): PropertyDecorator {
   return applyDecorators(
     Converted((value) => (Array.isArray(value) ? value.map(idText) : value)),
-    Check('isIdList', (value) =>
-      listFault(value, (item) => (item === '' ? 'must not be empty' : textFault(item))),
-    ),
+    Check('isIdList', (value) => listFault(value, idFault)),
   );
 }
 
@@ -102,7 +114,7 @@ export function IsListOf(words: readonly string[]): PropertyDecorator {
 /** What a page of `list` gave as its x-next-cursor. */
 export function IsCursor(): PropertyDecorator {
   return Check('isCursor', (value) =>
-    typeof value === 'string' && keyOf(value) !== null ? null : 'must be the x-next-cursor of a list',
+    typeof value === 'string' && keyOf(value, '') !== null ? null : 'must be the x-next-cursor of a list',
   );
 }
 
@@ -156,6 +168,23 @@ function isNumber(value: unknown): value is number | JsonNumber {
 
 function literalOf(value: number | JsonNumber): string {
   return typeof value === 'number' ? String(value) : value.literal;
+}
+
+/** What a thread id that no tenant can have becomes. */
+const RESERVED = Symbol('reserved');
+
+/** Of a text with a fault that is still to be found, another one. */
+function storedId(value: unknown, request: object): unknown {
+  const id = idText(value);
+  return typeof id !== 'string' || id === '' ? id : (storedThreadId(tenantOf(request), id) ?? RESERVED);
+}
+
+function threadIdFault(value: unknown): string | null {
+  return value === RESERVED ? 'must not begin with U+0001' : idFault(value);
+}
+
+function idFault(value: unknown): string | null {
+  return value === '' ? 'must not be empty' : textFault(value);
 }
 
 function idText(value: unknown): unknown {

@@ -1,18 +1,25 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import type { ServerResponse } from 'node:http';
+import { tenantOf } from '../../http/caller.js';
 import { JsonText } from '../../http/exact-json.js';
 import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../checkpoint.js';
+import type { StoredThreadId } from '../tenant.js';
 import type { ListInput } from '../use-cases/list.use-case.js';
 import { cursorOf, keyOf } from './cursor.js';
-import { IsCursor, IsId, IsIdOrEmpty, IsIntegerFrom, IsJsonObject, IsListOf } from './fields.js';
+import { IsCursor, IsIdOrEmpty, IsIntegerFrom, IsJsonObject, IsListOf, IsThreadId } from './fields.js';
 import { TupleResponse } from './tuple.response.js';
 
 export class ListRequest {
-  @ApiProperty({ type: String, required: false, nullable: true, description: 'Absent or null: every thread' })
+  @ApiProperty({
+    type: String,
+    required: false,
+    nullable: true,
+    description: 'Absent or null: every thread of the tenant',
+  })
   @IsOptional()
-  @IsId()
-  thread_id?: string | null;
+  @IsThreadId()
+  thread_id?: StoredThreadId | null;
 
   @ApiProperty({
     type: String,
@@ -79,14 +86,15 @@ export class ListRequest {
   include?: TuplePart[] | null;
 
   toInput(): ListInput {
+    const tenant = tenantOf(this);
     return {
       filter: {
-        threadId: this.thread_id ?? null,
+        threads: this.thread_id ?? { tenant },
         checkpointNs: this.checkpoint_ns ?? null,
         checkpointId: this.checkpoint_id || null,
         beforeCheckpointId: this.before_checkpoint_id || null,
         metadata: this.filter_metadata?.text ?? null,
-        after: this.cursor ? keyOf(this.cursor) : null,
+        after: this.cursor ? keyOf(this.cursor, tenant) : null,
       },
       limit: this.limit ?? null,
       parts: this.include ?? [],

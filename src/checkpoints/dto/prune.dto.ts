@@ -1,14 +1,15 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsIn } from 'class-validator';
+import type { StoredThreadId } from '../tenant.js';
 import type { PruneInput, PruneStrategy } from '../use-cases/prune.use-case.js';
-import { IsIdList } from './fields.js';
+import { IsThreadIdList } from './fields.js';
 
 const STRATEGIES: PruneStrategy[] = ['keep_latest', 'delete'];
 
 export class PruneRequest {
   @ApiProperty({ type: [String] })
-  @IsIdList()
-  thread_ids!: string[];
+  @IsThreadIdList()
+  thread_ids!: StoredThreadId[];
 
   @ApiProperty({
     enum: STRATEGIES,

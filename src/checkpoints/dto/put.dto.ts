@@ -2,6 +2,7 @@ import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import { JsonText } from '../../http/exact-json.js';
 import type { ChannelBlob, CheckpointKey, NewCheckpoint } from '../checkpoint.js';
+import { callersThreadId } from '../tenant.js';
 import { CheckpointKeyDto } from './checkpoint-key.dto.js';
 import { IsArrayOf, IsBlob, IsIdOrEmpty, IsJsonObject, IsText, IsVersion, KeyFits } from './fields.js';
 
@@ -84,6 +85,10 @@ export class PutResponse {
   checkpoint_id!: string;
 
   static of({ threadId, checkpointNs, checkpointId }: CheckpointKey): PutResponse {
-    return { thread_id: threadId, checkpoint_ns: checkpointNs, checkpoint_id: checkpointId };
+    return {
+      thread_id: callersThreadId(threadId),
+      checkpoint_ns: checkpointNs,
+      checkpoint_id: checkpointId,
+    };
   }
 }

@@ -1,5 +1,6 @@
 import { ApiProperty } from '@nestjs/swagger';
 import type { CheckpointTuple, StoredBlob, StoredWrite } from '../checkpoint.js';
+import { callersThreadId } from '../tenant.js';
 
 class BlobResponse {
   @ApiProperty()
@@ -76,7 +77,7 @@ export class TupleResponse {
     const { key, parentCheckpointId, checkpoint, metadata, blobs, pendingWrites, pendingSends } = tuple;
     const write = options.taskPath ? writeWithPathJson : writeJson;
     return (
-      `{"thread_id":${text(key.threadId)},"checkpoint_ns":${text(key.checkpointNs)}` +
+      `{"thread_id":${text(callersThreadId(key.threadId))},"checkpoint_ns":${text(key.checkpointNs)}` +
       `,"checkpoint_id":${text(key.checkpointId)},"parent_checkpoint_id":${text(parentCheckpointId)}` +
       `,"checkpoint":${checkpoint},"metadata":${metadata}` +
       (blobs === undefined ? '' : `,"blobs":[${blobs.map(blobJson).join()}]`) +

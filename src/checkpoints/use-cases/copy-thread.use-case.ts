@@ -1,9 +1,10 @@
 import { Injectable } from '@nestjs/common';
 import { ThreadRepository } from '../thread.repository.js';
+import type { StoredThreadId } from '../tenant.js';
 
 export interface CopyThreadInput {
-  sourceThreadId: string;
-  targetThreadId: string;
+  sourceThreadId: StoredThreadId;
+  targetThreadId: StoredThreadId;
 }
 
 @Injectable()

@@ -1,12 +1,18 @@
 import { Injectable } from '@nestjs/common';
+import type { TenantThreads } from '../tenant.js';
 import { ThreadRepository } from '../thread.repository.js';
+
+export interface DeleteForRunsInput {
+  runIds: string[];
+  threads: TenantThreads;
+}
 
 @Injectable()
 export class DeleteForRunsUseCase {
   constructor(private readonly threads: ThreadRepository) {}
 
   /** Removes the checkpoints of the runs with what belongs to them alone, all or none. Safe to repeat. */
-  async execute(runIds: string[]): Promise<void> {
-    if (runIds.length > 0) await this.threads.deleteForRuns(runIds);
+  async execute({ runIds, threads }: DeleteForRunsInput): Promise<void> {
+    if (runIds.length > 0) await this.threads.deleteForRuns(runIds, threads);
   }
 }

@@ -1,12 +1,13 @@
 import { Injectable } from '@nestjs/common';
 import { ThreadRepository } from '../thread.repository.js';
+import type { StoredThreadId } from '../tenant.js';
 
 @Injectable()
 export class DeleteThreadUseCase {
   constructor(private readonly threads: ThreadRepository) {}
 
   /** Removes the thread, also when there is none. Safe to repeat. */
-  execute(threadId: string): Promise<void> {
+  execute(threadId: StoredThreadId): Promise<void> {
     return this.threads.deleteThreads([threadId]);
   }
 }

@@ -1,9 +1,10 @@
 import { Injectable } from '@nestjs/common';
 import { CheckpointRepository } from '../checkpoint.repository.js';
 import type { ChannelHistory } from '../checkpoint.js';
+import type { StoredThreadId } from '../tenant.js';
 
 export interface DeltaChannelHistoryInput {
-  threadId: string;
+  threadId: StoredThreadId;
   checkpointNs: string;
   /** null: the latest */
   checkpointId: string | null;

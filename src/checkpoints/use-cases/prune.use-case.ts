@@ -1,10 +1,11 @@
 import { Injectable } from '@nestjs/common';
 import { ThreadRepository } from '../thread.repository.js';
+import type { StoredThreadId } from '../tenant.js';
 
 export type PruneStrategy = 'keep_latest' | 'delete';
 
 export interface PruneInput {
-  threadIds: string[];
+  threadIds: StoredThreadId[];
   strategy: PruneStrategy;
 }
 

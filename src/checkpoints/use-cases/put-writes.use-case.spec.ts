@@ -3,9 +3,10 @@ import { Settings } from '../../config/env.js';
 import { LimitExceededError } from '../checkpoint.errors.js';
 import type { CheckpointRepository } from '../checkpoint.repository.js';
 import type { PendingWrite } from '../checkpoint.js';
+import type { StoredThreadId } from '../tenant.js';
 import { PutWritesUseCase } from './put-writes.use-case.js';
 
-const key = { threadId: 'thread-1', checkpointNs: '', checkpointId: 'checkpoint-1' };
+const key = { threadId: 'thread-1' as StoredThreadId, checkpointNs: '', checkpointId: 'checkpoint-1' };
 const aWrite = (fields: Partial<PendingWrite> = {}): PendingWrite => ({
   taskId: 'task-1',
   idx: 0,

@@ -14,7 +14,8 @@ afterAll(() => app.close());
 
 const initializer = {
   checkpointerName: 'langgraph-checkpoint-http',
-  createCheckpointer: () => new HttpCheckpointSaver({ baseUrl: app.url }),
+  createCheckpointer: () =>
+    new HttpCheckpointSaver({ baseUrl: app.url, apiKey: process.env.CHECKPOINT_TEST_KEY ?? app.key }),
   destroyCheckpointer: async () => {
     await app.database.sql(`truncate ${TABLES.join()}`);
   },

@@ -33,9 +33,10 @@ class JsonSerializer extends JsonPlusSerializer {
 function savers() {
   return {
     inMemory: new MemorySaver(new JsonSerializer()),
-    overHttp: new HttpCheckpointSaver({ baseUrl: app.url }),
+    overHttp: new HttpCheckpointSaver({ baseUrl: app.url, apiKey: app.key }),
     encrypted: new HttpCheckpointSaver({
       baseUrl: app.url,
+      apiKey: app.key,
       serde: new EncryptedSerializer({ key: randomBytes(32) }),
     }),
   };

@@ -1,0 +1,28 @@
+import { Injectable } from '@nestjs/common';
+import { UnknownKeyError } from '../../checkpoints/checkpoint.errors.js';
+import { newKeyText, partsOf } from '../api-key.js';
+import { ApiKeyRepository } from '../api-key.repository.js';
+import type { KeyWithText } from './create-key.use-case.js';
+
+export interface RotateKeyInput {
+  id: string;
+  /** Null: any. */
+  tenant: string | null;
+  /** How long the old key goes on. */
+  graceSeconds: number;
+  /** Null: as long as the old one was to last. */
+  expiresInSeconds: number | null;
+}
+
+@Injectable()
+export class RotateKeyUseCase {
+  constructor(private readonly keys: ApiKeyRepository) {}
+
+  /** Makes a key that takes the place of another one. @throws UnknownKeyError */
+  async execute({ id, tenant, graceSeconds, expiresInSeconds }: RotateKeyInput): Promise<KeyWithText> {
+    const text = newKeyText();
+    const record = await this.keys.rotate(id, tenant, { ...partsOf(text), expiresInSeconds }, graceSeconds);
+    if (record === null) throw new UnknownKeyError();
+    return { text, record };
+  }
+}
