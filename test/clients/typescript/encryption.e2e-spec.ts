@@ -24,6 +24,7 @@ const key = randomBytes(32);
 function aSaver(options: EncryptedSerializerOptions | null = { key }): HttpCheckpointSaver {
   return new HttpCheckpointSaver({
     baseUrl: app.url,
+    apiKey: app.key,
     ...(options !== null && { serde: new EncryptedSerializer(options) }),
   });
 }
