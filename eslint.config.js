@@ -27,7 +27,10 @@ export default tseslint.config(
     },
   },
   {
-    files: ['*.js', '.*.cjs', 'test/{fuzz,support}/*.mjs', 'clients/typescript/scripts/*.mjs'],
+    files: [
+      ...['*.js', '.*.cjs', 'test/{fuzz,support}/*.mjs', 'clients/typescript/scripts/*.mjs'],
+      'supply-chain/*.mjs',
+    ],
     extends: [tseslint.configs.disableTypeChecked],
   },
   {

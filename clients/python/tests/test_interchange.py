@@ -299,13 +299,16 @@ def test_an_encrypted_thread_is_read_by_both(
 
     serde = EncryptedSerializer(Cipher())
     config: Any = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
-    checkpoint = a_checkpoint({"secret": ["word"]})
-    with HttpCheckpointSaver(service.url, serde=serde) as http:
-        http.put(config, checkpoint, {}, {"secret": "1.0"})
-    assert rows(database_url, thread_id)["checkpoint_blobs"][0][3] == "msgpack+reverse"
     postgres.serde = serde
-    stored = postgres.get_tuple(config)
-    assert stored is not None and stored.checkpoint["channel_values"] == {"secret": ["word"]}
+    first = a_checkpoint({"secret": ["word"], "kept": "inline"})
+    parent = postgres.put(config, first, {}, {"secret": "1.0", "kept": "1.0"})
+    with HttpCheckpointSaver(service.url, serde=serde) as http:
+        http.put(parent, a_checkpoint({"secret": ["word"], "kept": "inline", "text": "new"}), {}, {"text": "1.0"})
+        for saver in (http, postgres):
+            stored = saver.get_tuple(config)
+            assert stored is not None
+            assert stored.checkpoint["channel_values"] == {"secret": ["word"], "kept": "inline", "text": "new"}
+    assert [row[3] for row in rows(database_url, thread_id)["checkpoint_blobs"]] == ["msgpack+reverse"] * 3
 
 
 def test_a_version_such_as_3_0_finds_its_blob(saver: HttpCheckpointSaver, thread_id: str) -> None:

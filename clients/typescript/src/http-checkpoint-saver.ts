@@ -1,6 +1,7 @@
 import type { RunnableConfig } from '@langchain/core/runnables';
 import {
   BaseCheckpointSaver,
+  JsonPlusSerializer,
   TASKS,
   WRITES_IDX_MAP,
   type ChannelVersions,
@@ -22,7 +23,7 @@ import { Transport, type TransportOptions } from './transport.js';
 import { EMPTY, NEXT_CURSOR, TUPLE_PARTS, type WireHistory, type WireTuple, type WireWrite } from './wire.js';
 
 export interface HttpCheckpointSaverOptions extends TransportOptions {
-  /** Turns values into bytes and back; default LangGraph's `JsonPlusSerializer`. Its output for metadata must be JSON. */
+  /** Turns values into bytes and back; default LangGraph's `JsonPlusSerializer`. Metadata, which is JSON, goes past it. */
   serde?: SerializerProtocol | undefined;
   /** Most checkpoints that `list` fetches at once, 1 to 1000. Pages start small and grow up to it. Default 100. */
   pageSize?: number | undefined;
@@ -53,6 +54,8 @@ const FIRST_PAGE_SIZE = 8;
  */
 export class HttpCheckpointSaver extends BaseCheckpointSaver {
   private readonly transport: Transport;
+  /** The service looks into metadata, so it must be JSON whatever `serde` makes of values. */
+  private readonly metadataSerde = new JsonPlusSerializer();
   private readonly pageSize: number;
 
   /** Sends nothing. @throws TypeError when an option makes no sense */
@@ -274,7 +277,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
   }
 
   private async dumpMetadata(metadata: CheckpointMetadata): Promise<Record<string, unknown>> {
-    const [, bytes] = await this.serde.dumpsTyped(metadata);
+    const [, bytes] = await this.metadataSerde.dumpsTyped(metadata);
     const stored = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
     for (const [key, value] of Object.entries(stored)) {
       if (typeof value === 'string') stored[key] = value.replaceAll('\0', '');
@@ -341,8 +344,8 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
 
   /** Metadata is stored as it was serialised, so objects of LangChain in it are restored by the serialiser. */
   private async decodeMetadata(metadata: Record<string, unknown>): Promise<CheckpointMetadata> {
-    const [type, bytes] = await this.serde.dumpsTyped(metadata);
-    return (await this.serde.loadsTyped(type, bytes)) as CheckpointMetadata;
+    const [type, bytes] = await this.metadataSerde.dumpsTyped(metadata);
+    return (await this.metadataSerde.loadsTyped(type, bytes)) as CheckpointMetadata;
   }
 
   private load(type: string | null, blob: string | null): Promise<unknown> {

@@ -1,4 +1,9 @@
 export { createCheckpointer } from './create-checkpointer.js';
+export {
+  DecryptionError,
+  EncryptedSerializer,
+  type EncryptedSerializerOptions,
+} from './encrypted-serializer.js';
 export { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault } from './error.js';
 export {
   HttpCheckpointSaver,

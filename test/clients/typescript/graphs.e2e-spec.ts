@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import {
   Annotation,
   Command,
@@ -12,7 +12,7 @@ import {
 } from '@langchain/langgraph';
 import { JsonPlusSerializer, type BaseCheckpointSaver } from '@langchain/langgraph-checkpoint';
 import { z } from 'zod';
-import { HttpCheckpointSaver } from '../../../clients/typescript/src/index.js';
+import { EncryptedSerializer, HttpCheckpointSaver } from '../../../clients/typescript/src/index.js';
 import { startApp, type TestApp } from '../../support/app.js';
 import { anAgent, ask, resume } from '../../support/graph.js';
 import { all, everythingOf, normalised } from '../../support/histories.js';
@@ -30,11 +30,16 @@ class JsonSerializer extends JsonPlusSerializer {
   }
 }
 
-function savers(): BaseCheckpointSaver[] {
-  return [
-    new MemorySaver(new JsonSerializer()),
-    new HttpCheckpointSaver({ baseUrl: app.url, apiKey: app.key }),
-  ];
+function savers() {
+  return {
+    inMemory: new MemorySaver(new JsonSerializer()),
+    overHttp: new HttpCheckpointSaver({ baseUrl: app.url, apiKey: app.key }),
+    encrypted: new HttpCheckpointSaver({
+      baseUrl: app.url,
+      apiKey: app.key,
+      serde: new EncryptedSerializer({ key: randomBytes(32) }),
+    }),
+  };
 }
 
 type Configured = { configurable: { thread_id: string } };
@@ -223,19 +228,21 @@ const SCENARIOS: Scenario[] = [
 describe('a graph with the HTTP saver ends as it does with MemorySaver', () => {
   it.each(SCENARIOS)('$name', async ({ run }) => {
     const results: string[] = [];
-    for (const saver of savers()) {
+    for (const saver of Object.values(savers())) {
       const threadId = randomUUID();
       const { graph, seen } = await run(saver, { configurable: { thread_id: threadId } });
       results.push(normalised({ seen, ...(await everythingOf(graph, saver, threadId)) }));
     }
-    const [inMemory, overHttp] = results;
+    const [inMemory, overHttp, encrypted] = results;
     expect(overHttp).toBe(inMemory);
+    expect(encrypted).toBe(inMemory);
   });
 
   it('1,000 steps, with their whole history', async () => {
     const State = Annotation.Root({ count: Annotation<number>, log: Log.spec.log });
     const histories: string[] = [];
-    for (const saver of savers()) {
+    const { inMemory, overHttp } = savers();
+    for (const saver of [inMemory, overHttp]) {
       const config = { configurable: { thread_id: randomUUID() }, recursionLimit: 1_100 };
       const graph = new StateGraph(State)
         .addNode('step', ({ count }) => ({ count: count + 1, log: count % 100 === 0 ? [`${count}`] : [] }))

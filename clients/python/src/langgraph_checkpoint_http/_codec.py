@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import (
     writes_sort_key,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from langgraph_checkpoint_http._transport import Reply, Request
@@ -54,21 +55,29 @@ def put_request(
     new_versions: ChannelVersions,
     serde: SerializerProtocol,
 ) -> Request:
-    """Primitives stay inside the checkpoint, other values become blobs, a snapshot both, with `True` as its marker."""
+    """Primitives stay inside the checkpoint, other values become blobs, a snapshot both, with `True` as its marker.
+
+    Nothing inside a checkpoint is encrypted, so with encryption primitives become blobs too, which readers prefer.
+    Every checkpoint brings them, new or not: an earlier one, of another saver, may have them inline alone.
+    """
     inline: dict[str, Any] = {}
     blobs = []
+    versions: dict[str, Any] = dict(new_versions)
     for channel, value in checkpoint["channel_values"].items():
         if isinstance(value, _DeltaSnapshot):
             inline[channel] = True
         elif value is None or isinstance(value, (str, int, float, bool)):
-            inline[channel] = value
-            continue
-        if channel in new_versions:
+            if not isinstance(serde, EncryptedSerializer):
+                inline[channel] = value
+                continue
+            if channel in checkpoint["channel_versions"]:
+                versions[channel] = checkpoint["channel_versions"][channel]
+        if channel in versions:
             type_, data = serde.dumps_typed(value)
             blobs.append(
                 {
                     "channel": channel,
-                    "version": new_versions[channel],
+                    "version": versions[channel],
                     "type": type_,
                     "blob": _to_base64(data),
                 }
