@@ -13,6 +13,7 @@ import { VERSION } from './config/version.js';
 import { browserHeaders } from './http/browser-headers.js';
 import { Certificate } from './http/certificate.js';
 import { limitClients } from './http/client-limits.js';
+import { cors } from './http/cors.js';
 import { ExactRoutesAdapter, type Middleware } from './http/exact-routes.js';
 import { jsonBody } from './http/json-body.js';
 import { NestLog, requestLog } from './http/logging.js';
@@ -41,7 +42,10 @@ export async function createApp(
       logger.warn(message);
     },
   );
-  const around = [requestLog(logger), requestMetrics(metrics, operations), ...traced(tracing)];
+  const around = [
+    ...[requestLog(logger), requestMetrics(metrics, operations), ...traced(tracing)],
+    ...(settings.corsOrigins.length > 0 ? [cors(new Set(settings.corsOrigins))] : []),
+  ];
   const adapter = new ExactRoutesAdapter(settings.fastPath, around, operations);
   const certificate = settings.tls && new Certificate(settings.tls, logger);
   const app = await NestFactory.create<NestExpressApplication>(

@@ -117,6 +117,22 @@ describe('Settings', () => {
     );
   });
 
+  it('takes origins as browsers send them, and nothing wider', () => {
+    expect(new Settings({}).corsOrigins).toEqual([]);
+    const listed = new Settings({ CORS_ORIGINS: 'https://a.example, http://localhost:3000' }).corsOrigins;
+    expect(listed).toEqual(['https://a.example', 'http://localhost:3000']);
+    for (const text of [
+      '*',
+      'https://*.example',
+      'null',
+      'a.example',
+      'https://a.example/',
+      'https://a.example/x',
+    ]) {
+      expect(() => new Settings({ CORS_ORIGINS: text })).toThrow(`"${text}" is none`);
+    }
+  });
+
   it('leaves the shares of tenants to the service unless they are set', () => {
     expect(new Settings({})).toMatchObject({ tenantMaxConcurrent: null, tenantInflightBytes: null });
     const given = new Settings({ TENANT_MAX_CONCURRENT: '3', TENANT_INFLIGHT_BYTES: '4096' });

@@ -36,6 +36,15 @@ const postgresUrl = z.string().refine((text) => {
   return URL.canParse(text) && ['postgres:', 'postgresql:'].includes(new URL(text).protocol);
 }, 'must be a URL such as postgresql://user:password@host:5432/database');
 
+const origins = z.string().transform((text, context) => {
+  const listed = text.split(',').map((origin) => origin.trim());
+  for (const origin of listed) {
+    if (origin.includes('*') || !URL.canParse(origin) || new URL(origin).origin !== origin)
+      context.addIssue(`must list origins such as https://app.example.com, "${origin}" is none`);
+  }
+  return listed;
+});
+
 const otlpProtocol = z.enum(['http/protobuf', 'http/json'], {
   error: 'must be http/protobuf or http/json',
 });
@@ -83,6 +92,7 @@ const ENVIRONMENT = z.object({
   AUDIT_LOG: z.enum(AUDIT_LOGS, { error: `must be one of ${AUDIT_LOGS.join(', ')}` }).default('log'),
   TLS_CERT: file.optional(),
   TLS_KEY: file.optional(),
+  CORS_ORIGINS: origins.optional(),
   DATABASE_URL: postgresUrl.optional(),
   DATABASE_SCHEMA: z
     .string()
@@ -149,6 +159,8 @@ export class Settings {
   readonly auditLog: (typeof AUDIT_LOGS)[number];
   /** Null: plain HTTP. */
   readonly tls: TlsSettings | null;
+  /** Whose pages may use the service. */
+  readonly corsOrigins: string[];
   readonly databaseUrl: string | null;
   readonly databaseSchema: string;
   readonly databasePoolMax: number;
@@ -222,6 +234,7 @@ export class Settings {
     this.auditLog = env.AUDIT_LOG;
     const { TLS_CERT: cert, TLS_KEY: key } = environment;
     this.tls = cert && key ? { cert, key } : null;
+    this.corsOrigins = env.CORS_ORIGINS ?? [];
     this.databaseUrl = env.DATABASE_URL ?? null;
     this.databaseSchema = env.DATABASE_SCHEMA;
     this.databasePoolMax = env.DATABASE_POOL_MAX;
