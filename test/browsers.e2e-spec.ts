@@ -4,13 +4,11 @@ import { aPut, aThread } from './support/builders.js';
 
 const OURS = 'https://console.example.com';
 const preflight = (app: TestApp, origin: string, path = '/checkpoints/get-tuple') =>
-  supertest(app.url)
-    .options(path)
-    .set({
-      origin,
-      'access-control-request-method': 'POST',
-      'access-control-request-headers': 'x-agent-api-key',
-    });
+  supertest(app.url).options(path).set({
+    origin,
+    'access-control-request-method': 'POST',
+    'access-control-request-headers': 'x-agent-api-key',
+  });
 const ofCors = (headers: Record<string, string>) =>
   Object.fromEntries(Object.entries(headers).filter(([name]) => name.startsWith('access-control-')));
 
