@@ -60,6 +60,17 @@ module.exports = {
       'Controller and DTOs reach the database through use cases only.',
     ),
     layer(
+      'auth-use-cases',
+      '^src/auth/use-cases/',
+      [
+        DOMAIN,
+        '^src/auth/(use-cases/|api-key(\\.repository)?\\.ts$)',
+        '^src/http/principal\\.ts$',
+        nest('common'),
+      ],
+      'What is done with keys knows no HTTP and no SQL.',
+    ),
+    layer(
       'http',
       '^src/http/',
       [

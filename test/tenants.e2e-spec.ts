@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { type Answer, type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, aWrite, base64 } from './support/builders.js';
-import { type PostAs, postingAs } from './support/keys.js';
+import { aKey, type PostAs, postingAs } from './support/keys.js';
 import { TABLES } from './support/schema.js';
 
 /** The default tenant, and some whose names could be taken for each other's. */
@@ -206,6 +206,16 @@ describe('tenants', () => {
         }
       }
     });
+  });
+
+  it('are those of x-tenant for an admin, and else those of its key', async () => {
+    const thread_id = aThread();
+    await inEach((tenant) => aHistory(tenant, thread_id));
+    const key = await aKey(app.database, { tenant: 'z', scopes: ['admin'] });
+    const seen = async (headers: Record<string, string>) =>
+      (await app.post('get-tuple', { thread_id }, { 'x-agent-api-key': key, ...headers })).json.checkpoint.of;
+    expect(await seen({})).toBe('z');
+    for (const tenant of TENANTS) expect(await seen({ 'x-tenant': tenant })).toBe(tenant);
   });
 
   it.each(['acme', 'acme\u0001t', 't\u0001', '\u0002', '\u0002acme\u0001t', '%', '_', '\u{10ffff}'])(

@@ -75,4 +75,25 @@ describe('a key', () => {
   ])('takes or refuses $what', ({ fields, fault }) => {
     expect(new ApiKey({ ...aRecord(text), ...fields }).faultOf(text)).toBe(fault);
   });
+
+  it('takes as long to refuse as to take', () => {
+    const key = new ApiKey(aRecord(text));
+    const texts = [text, text.slice(0, 57) + (text[57] === 'a' ? 'b' : 'a') + text.slice(58), newKeyText()];
+    const taken = texts.map(() => [] as number[]);
+    for (let n = 0; n < 5000; n += 1) {
+      for (const [kind, given] of texts.entries()) {
+        const began = performance.now();
+        key.faultOf(given);
+        if (n > 1000) taken[kind]!.push(performance.now() - began); // compiled by then
+      }
+    }
+    const [right, ...wrong] = taken.map((times) => {
+      times.sort((a, b) => a - b);
+      return { low: times[Math.floor(times.length * 0.1)]!, high: times[Math.floor(times.length * 0.9)]! };
+    });
+    for (const { low, high } of wrong) {
+      expect(low).toBeLessThan(right!.high);
+      expect(right!.low).toBeLessThan(high);
+    }
+  });
 });

@@ -56,13 +56,22 @@ export function newKeyText(): string {
 
 /** What is stored of a new key's text. */
 export function partsOf(text: string): { id: string; hash: Buffer } {
-  return { id: text.slice(PREFIX.length, PREFIX.length + ID_LENGTH), hash: hashOf(text) };
+  return { id: idAt(text), hash: hashOf(text) };
+}
+
+/** Anything else may be a token. */
+export function looksLikeKey(text: string): boolean {
+  return text.startsWith(PREFIX);
+}
+
+/** Where a key's text has its id. */
+export function idAt(text: string): string {
+  return text.slice(PREFIX.length, PREFIX.length + ID_LENGTH);
 }
 
 /** The id in a key's text; null when it is none, or has a typing error. Asks nobody. */
 export function idOf(text: string): string | null {
-  if (!FORM.test(text) || text.slice(CRC_AT) !== checksum(text.slice(0, CRC_AT))) return null;
-  return text.slice(PREFIX.length, PREFIX.length + ID_LENGTH);
+  return FORM.test(text) && text.slice(CRC_AT) === checksum(text.slice(0, CRC_AT)) ? idAt(text) : null;
 }
 
 /**
@@ -70,7 +79,7 @@ export function idOf(text: string): string | null {
  * in it salts it. A slow one, as for passwords, would cost each request more than its statement.
  */
 export function hashOf(text: string): Buffer {
-  return hash('sha256', text.slice(PREFIX.length, CRC_AT), 'buffer');
+  return hash('sha256', text, 'buffer');
 }
 
 export function checksum(text: string): string {

@@ -1,50 +1,51 @@
 import { Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import { Settings } from '../config/env.js';
 import type { Principal } from '../http/principal.js';
-import { type ApiKey, idOf } from './api-key.js';
+import type { Refusal } from './refusal.js';
+import { type ApiKey, idAt, idOf, looksLikeKey } from './api-key.js';
 import { ApiKeyRepository } from './api-key.repository.js';
 import { KeyFile } from './key-file.js';
 import { KeyTable } from './key-table.js';
 import type { Keys } from './keys.js';
+import { Tokens } from './tokens.js';
 
-/** Why nobody is known by a credential, and as far as it is known whose it is. For the log; callers are not told. */
-export interface Refusal {
-  refused: string;
-  key?: string;
-}
-
-/** Says whose a key is. */
+/** Says whose a key or token is. */
 @Injectable()
 export class Authenticator implements OnModuleInit, OnApplicationShutdown {
   private readonly keys: Keys | null;
+  private readonly tokens: Tokens | null;
 
-  constructor({ authModes, apiKeysFile }: Settings, repository: ApiKeyRepository) {
+  constructor({ authModes, apiKeysFile, jwt }: Settings, repository: ApiKeyRepository) {
+    this.tokens = jwt === null ? null : new Tokens(jwt);
     if (!authModes.includes('keys')) this.keys = null;
     else this.keys = apiKeysFile === null ? new KeyTable(repository) : new KeyFile(apiKeysFile);
   }
 
   async onModuleInit(): Promise<void> {
     await this.keys?.start();
+    await this.tokens?.start();
   }
 
   onApplicationShutdown(): void {
     this.keys?.stop();
+    this.tokens?.stop();
   }
 
-  /** At once for a key that is known. @throws DatabaseUnavailableError when that cannot be said */
+  /** At once for a key or token that is known. @throws DatabaseUnavailableError, IssuerUnavailableError when that cannot be said */
   verify(credential: string): Principal | Refusal | Promise<Principal | Refusal> {
+    if (!looksLikeKey(credential)) return this.tokens?.verify(credential) ?? { refused: 'no token is taken' };
     if (this.keys === null) return { refused: 'no key is taken' };
+    const known = this.keys.known(idAt(credential));
+    if (known !== undefined) return verdict(known, credential);
     const id = idOf(credential);
     if (id === null) return { refused: 'malformed' };
-    const key = this.keys.find(id);
-    return key instanceof Promise
-      ? key.then((found) => verdict(id, found, credential))
-      : verdict(id, key, credential);
+    const unknown = { refused: 'unknown', key: id };
+    const found = this.keys.find(id);
+    return found?.then((key) => (key === null ? unknown : verdict(key, credential))) ?? unknown;
   }
 }
 
-function verdict(id: string, key: ApiKey | null, text: string): Principal | Refusal {
-  if (key === null) return { refused: 'unknown', key: id };
+function verdict(key: ApiKey, text: string): Principal | Refusal {
   const fault = key.faultOf(text);
-  return fault === null ? key.principal : { refused: fault, key: id };
+  return fault === null ? key.principal : { refused: fault, key: key.record.id };
 }

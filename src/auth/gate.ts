@@ -4,7 +4,8 @@ import type { Settings } from '../config/env.js';
 import type { Middleware } from '../http/exact-routes.js';
 import { isTenant, type Principal, type Scope, SCOPES_OF } from '../http/principal.js';
 import type { Audit } from './audit.js';
-import type { Authenticator, Refusal } from './authenticator.js';
+import type { Authenticator } from './authenticator.js';
+import type { Refusal } from './refusal.js';
 
 const NO_KEY: Refusal = { refused: 'no key' };
 const BEARER = /^bearer +/i;

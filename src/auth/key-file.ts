@@ -34,8 +34,12 @@ export class KeyFile implements Keys {
     this.file.stop();
   }
 
-  find(id: string): ApiKey | null {
-    return this.keys.get(id) ?? null;
+  known(id: string): ApiKey | undefined {
+    return this.keys.get(id);
+  }
+
+  find(): null {
+    return null;
   }
 }
 

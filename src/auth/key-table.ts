@@ -37,9 +37,11 @@ export class KeyTable implements Keys {
     clearTimeout(this.timer);
   }
 
-  find(id: string): ApiKey | null | Promise<ApiKey | null> {
-    const known = this.keys.get(id);
-    if (known !== undefined) return known;
+  known(id: string): ApiKey | undefined {
+    return this.keys.get(id);
+  }
+
+  find(id: string): null | Promise<ApiKey | null> {
     const lookedFor = this.lookedFor.get(id);
     if (lookedFor !== undefined) return lookedFor;
     if (this.lookUps > 0) {

@@ -34,6 +34,7 @@ export class KeysController {
   ) {}
 
   @Audited('name', 'scopes')
+  @Header('Cache-Control', 'no-store')
   @Operation('create', {
     operationId: 'keys-create',
     summary: 'Make a key',
@@ -42,7 +43,6 @@ export class KeysController {
     request: { type: CreateKeyRequest, example: { name: 'agents', scopes: ['read', 'write'] } },
     answer: { type: NewKeyResponse, example: NEW_KEY },
   })
-  @Header('Cache-Control', 'no-store')
   async create(@Body() body: CreateKeyRequest, @Req() request: IncomingMessage): Promise<NewKeyResponse> {
     return NewKeyResponse.ofNew(await this.createKeyUseCase.execute(body.toInput(tenantOf(request))));
   }
@@ -70,6 +70,7 @@ export class KeysController {
   }
 
   @Audited('id')
+  @Header('Cache-Control', 'no-store')
   @Operation('rotate', {
     operationId: 'keys-rotate',
     summary: 'Rotate a key',
@@ -78,7 +79,6 @@ export class KeysController {
     request: { type: RotateKeyRequest, example: { id: ID, grace_seconds: 3600 } },
     answer: { type: NewKeyResponse, example: NEW_KEY },
   })
-  @Header('Cache-Control', 'no-store')
   async rotate(@Body() body: RotateKeyRequest, @Req() request: IncomingMessage): Promise<NewKeyResponse> {
     return NewKeyResponse.ofNew(await this.rotateKeyUseCase.execute(body.toInput(tenantOf(request))));
   }

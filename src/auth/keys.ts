@@ -4,6 +4,7 @@ import type { ApiKey } from './api-key.js';
 export interface Keys {
   start: () => Promise<void>;
   stop: () => void;
-  /** At once for a key that is known. Null: there is none. @throws DatabaseUnavailableError when that cannot be said */
-  find: (id: string) => ApiKey | null | Promise<ApiKey | null>;
+  known: (id: string) => ApiKey | undefined;
+  /** One that is not known. Null: there is none. @throws DatabaseUnavailableError when that cannot be said */
+  find: (id: string) => null | Promise<ApiKey | null>;
 }

@@ -51,7 +51,8 @@ export class WatchedFile {
     if (this.stopped) return;
     this.timer = setTimeout(() => {
       this.look()
-        .catch(({ message }: Error) => {
+        .catch((error: unknown) => {
+          const { message } = error as Error;
           if (message !== this.fault) this.logger.error(`${message}; what it held before goes on`);
           this.fault = message;
         })

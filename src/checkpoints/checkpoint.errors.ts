@@ -4,6 +4,7 @@ export type ProblemCode =
   | 'unauthorized'
   | 'forbidden'
   | 'keys-elsewhere'
+  | 'issuer-unavailable'
   | 'unsupported-media-type'
   | 'invalid-request'
   | 'unstorable-document'
@@ -40,6 +41,11 @@ export class UnauthorizedError extends DomainError {
 /** The caller is known, and may not do this. */
 export class ForbiddenError extends DomainError {
   readonly code = 'forbidden';
+}
+
+/** The keys of the tokens' issuer cannot be fetched, so nobody can say whether a token is valid. */
+export class IssuerUnavailableError extends DomainError {
+  readonly code = 'issuer-unavailable';
 }
 
 /** The keys are not in the database. */

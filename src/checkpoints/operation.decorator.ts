@@ -6,7 +6,6 @@ import {
   ApiNoContentResponse,
   ApiOkResponse,
   ApiOperation,
-  ApiSecurity,
   getSchemaPath,
 } from '@nestjs/swagger';
 import { answering } from '../http/caller.js';
@@ -30,12 +29,7 @@ interface OperationOptions {
 }
 
 /** How a caller may say who it is; `{}`, since with AUTH_MODE=none nobody is asked. */
-const CREDENTIALS = [
-  ApiSecurity({}),
-  ApiSecurity(KEY_SCHEME),
-  ApiSecurity(BEARER_SCHEME),
-  ApiHeader({ name: 'x-tenant', required: false, description: 'The tenant that an admin acts for' }),
-];
+const SECURITY: Record<string, string[]>[] = [{}, { [KEY_SCHEME]: [] }, { [BEARER_SCHEME]: [] }];
 
 /** An operation of the contract: POST, JSON in and out, 200 with an answer or 204 without; and its page in Swagger UI. */
 export function Operation(
@@ -45,8 +39,8 @@ export function Operation(
   return applyDecorators(
     ForCaller(),
     Post(name),
-    ApiOperation({ operationId, summary, description }),
-    ...CREDENTIALS,
+    ApiOperation({ operationId, summary, description, security: SECURITY }),
+    ApiHeader({ name: 'x-tenant', required: false, description: 'The tenant that an admin acts for' }),
     ApiBody({
       type: request.type,
       examples: { capture: { summary: 'From a real agent', value: request.example } },

@@ -58,6 +58,32 @@ function isAuthMode(mode: string): mode is AuthMode {
   return (AUTH_MODES as readonly string[]).includes(mode);
 }
 
+/** Of the two keys of a pair one alone makes tokens; of a shared secret whoever checks them could make them. */
+const JWT_ALGORITHMS = [
+  ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
+  ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
+];
+
+const listOf = (words: readonly string[]) =>
+  z
+    .string()
+    .transform((text) => text.split(',').map((word) => word.trim()))
+    .refine((given) => given.every((word) => words.includes(word)), `must be a list of ${words.join(', ')}`);
+
+/** Whose tokens are taken, and what is read in them. */
+export interface JwtSettings {
+  issuer: string;
+  audience: string;
+  jwksUrl: string;
+  /** Null: the keys are those of `jwksUrl`. */
+  jwksFile: string | null;
+  algorithms: string[];
+  tenantClaim: string;
+  scopesClaim: string;
+  /** Of tokens without that claim. */
+  defaultScopes: string[];
+}
+
 const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
 
 /** How traces are sent. */
@@ -72,6 +98,15 @@ const ENVIRONMENT = z.object({
   HOST: z.string().optional(),
   AUTH_MODE: authModes.optional(),
   API_KEYS_FILE: z.string().optional(),
+  JWT_ISSUER: z.string().optional(),
+  JWT_AUDIENCE: z.string().optional(),
+  JWT_JWKS_URL: z.url({ protocol: /^https?$/, error: 'must be a URL of http or https' }).optional(),
+  JWT_JWKS_FILE: z.string().optional(),
+  JWT_ALGORITHMS: listOf(JWT_ALGORITHMS).default(['RS256', 'PS256', 'ES256', 'EdDSA']),
+  JWT_TENANT_CLAIM: z.string().default('tenant'),
+  JWT_SCOPES_CLAIM: z.string().default('scope'),
+  // Not admin: that is to be said in a token.
+  JWT_DEFAULT_SCOPES: listOf(['read', 'write', 'delete']).default([]),
   AUDIT_LOG: z.enum(AUDIT_LOGS, { error: `must be one of ${AUDIT_LOGS.join(', ')}` }).default('log'),
   DATABASE_URL: postgresUrl.optional(),
   DATABASE_SCHEMA: z
@@ -133,6 +168,8 @@ export class Settings {
   readonly authModes: readonly AuthMode[];
   /** Null: keys are kept in the database. */
   readonly apiKeysFile: string | null;
+  /** Null: no tokens are taken. */
+  readonly jwt: JwtSettings | null;
   readonly auditLog: (typeof AUDIT_LOGS)[number];
   readonly databaseUrl: string | null;
   readonly databaseSchema: string;
@@ -184,6 +221,13 @@ export class Settings {
           'reaches the port, and is the default only for an embedded database, on a loopback address, not in production',
       );
     }
+    const { JWT_ISSUER, JWT_AUDIENCE, JWT_JWKS_URL, JWT_JWKS_FILE } = environment;
+    if (parsed.data?.AUTH_MODE?.includes('jwt')) {
+      if (!JWT_ISSUER || !JWT_AUDIENCE) faults.push('jwt in AUTH_MODE needs JWT_ISSUER and JWT_AUDIENCE');
+      if (!JWT_JWKS_URL === !JWT_JWKS_FILE) {
+        faults.push('jwt in AUTH_MODE needs one of JWT_JWKS_URL and JWT_JWKS_FILE');
+      }
+    }
     if (environment.API_KEYS_FILE && parsed.data?.AUTH_MODE?.includes('keys') === false) {
       faults.push('API_KEYS_FILE needs keys in AUTH_MODE');
     }
@@ -196,6 +240,7 @@ export class Settings {
     this.host = host;
     this.authModes = env.AUTH_MODE ?? [];
     this.apiKeysFile = env.API_KEYS_FILE ?? null;
+    this.jwt = this.authModes.includes('jwt') ? jwtOf(env) : null;
     this.auditLog = env.AUDIT_LOG;
     this.databaseUrl = env.DATABASE_URL ?? null;
     this.databaseSchema = env.DATABASE_SCHEMA;
@@ -239,6 +284,19 @@ export class Settings {
       databaseSsl: this.databaseSsl && { ...this.databaseSsl, key: this.databaseSsl.key && '***' },
     };
   }
+}
+
+function jwtOf(env: z.infer<typeof ENVIRONMENT>): JwtSettings {
+  return {
+    issuer: env.JWT_ISSUER ?? '',
+    audience: env.JWT_AUDIENCE ?? '',
+    jwksUrl: env.JWT_JWKS_URL ?? '',
+    jwksFile: env.JWT_JWKS_FILE ?? null,
+    algorithms: env.JWT_ALGORITHMS,
+    tenantClaim: env.JWT_TENANT_CLAIM,
+    scopesClaim: env.JWT_SCOPES_CLAIM,
+    defaultScopes: env.JWT_DEFAULT_SCOPES,
+  };
 }
 
 function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {

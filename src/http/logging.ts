@@ -29,11 +29,13 @@ export function createLogger(level: string, worker?: number): Logger {
   });
 }
 
+const NO_VALID_KEY = { kind: 'unauthorized', reason: 'no valid key' };
+
 /** How long refusals of a kind are counted before a line says how many there were. */
 const REFUSALS_MS = 10_000;
 
 /**
- * Under overload, or while the database is away, requests are refused by the thousand, all for one reason. The first is a
+ * Under overload, while the database is away, or by a flood of guesses, requests are refused by the thousand, all for one reason. The first is a
  * line at `warn`; the others are lines at `debug`, and one at `warn` says how many they were.
  */
 export class Refusals {
@@ -70,7 +72,7 @@ export function requestLog(logger: Logger): Middleware {
     const began = performance.now();
     response.once('close', () => {
       const { statusCode, err } = response;
-      const refusal = statusCode === 503 ? refusalOf(err) : undefined;
+      const refusal = statusCode === 503 ? refusalOf(err) : statusCode === 401 ? NO_VALID_KEY : undefined;
       const level =
         refusal !== undefined
           ? refusals.level(refusal.kind)

@@ -70,6 +70,12 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
     when: 'the request waited QUEUE_WAIT_MS for a connection or for memory; nothing was done',
     retry: true,
   },
+  'issuer-unavailable': {
+    status: 503,
+    title: 'Issuer unavailable',
+    when: "the keys of the tokens' issuer cannot be fetched, so a token cannot be checked; nothing was done",
+    retry: true,
+  },
   'database-unavailable': {
     status: 503,
     title: 'Database unavailable',

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type pg from 'pg';
-import { credential } from './credential.js';
 import { writesOf } from './history.js';
+import { HEADERS } from './key.js';
 import { DATABASE, ROLE, type World } from './world.js';
 
 export interface Fault {
@@ -50,7 +50,7 @@ async function contended(world: World, meanwhile: () => Promise<void>): Promise<
     while (!isOver) {
       const answer = await fetch(`${world.route()}/checkpoints/put-writes`, {
         method: 'POST',
-        headers: { ...credential, 'content-type': 'application/json' },
+        headers: HEADERS,
         body,
       });
       if (answer.status !== 204) faults.push(`${answer.status} ${await answer.text()}`);

@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import http from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
-import { credential } from './credential.js';
 import {
   canonicalTuple,
   type History,
@@ -12,6 +11,7 @@ import {
   tupleOf,
   writesOf,
 } from './history.js';
+import { HEADERS } from './key.js';
 
 /** How long a thread is. */
 const STEPS = 8;
@@ -258,11 +258,7 @@ async function send(
   const request = http.request(url, {
     agent,
     method: 'POST',
-    headers: {
-      ...credential,
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-    },
+    headers: { ...HEADERS, 'content-length': Buffer.byteLength(body) },
     timeout: HANG_MS,
   });
   request.on('timeout', () => request.destroy(new Error(`no answer within ${HANG_MS} ms`)));

@@ -8,7 +8,6 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { bringKey } from './credential.js';
 import { FAULTS, type Fault, forgetContended } from './faults.js';
 import { compareRows, type History } from './history.js';
 import { checkAll, Load, type Window } from './load.js';
@@ -22,8 +21,6 @@ const { values: options } = parseArgs({
     minutes: { type: 'string' },
     only: { type: 'string' },
     agents: { type: 'string', default: '32' },
-    /** With AUTH_MODE=keys, by a key in the database that the faults are about. */
-    keys: { type: 'boolean', default: false },
   },
 });
 const AGENTS = Number(options.agents);
@@ -209,7 +206,7 @@ function add(rows: Row[], row: Row): void {
 }
 
 const begun = performance.now();
-const world = await World.create(options.keys ? 'keys' : 'none');
+const world = await World.create();
 const stop = async (reason: string) => {
   say(`FAILED: ${reason}`);
   await world.end();
@@ -220,7 +217,6 @@ setTimeout(() => void stop(`it hangs, see ${world.logFile}`), LIMIT_MS).unref();
 try {
   world.instances.push(await world.newInstance());
   while (world.routed.length === 0) await delay(50);
-  if (options.keys) await bringKey(world);
   let rows: Row[];
   let samples: Sample[] | null = null;
   if (options.minutes === undefined) {

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { createInterface } from 'node:readline';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { AUTH_MODE } from './key.js';
 
 const MAIN = resolve('dist/src/main.js');
 const running = new Set<ChildProcess>();
@@ -40,7 +41,7 @@ export class Service {
           HOST: '127.0.0.1',
           PORT: String(this.port),
           LOG_LEVEL: 'debug',
-          AUTH_MODE: 'none',
+          AUTH_MODE,
         },
         ...this.environment,
       },

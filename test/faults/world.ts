@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { freePort } from '../../src/embedded/embedded-postgres.js';
 import { Network } from '../support/network.js';
+import { storeKey } from './key.js';
 import { Postgres } from './postgres.js';
 import { killServices, Service } from './service.js';
 
@@ -23,13 +24,12 @@ export class World {
     readonly logFile: string,
     public postgres: Postgres,
     readonly network: Network,
-    private readonly authMode: string,
   ) {
     this.servers.add(postgres);
     this.polling = setInterval(() => void this.balance(), 100);
   }
 
-  static async create(authMode: string): Promise<World> {
+  static async create(): Promise<World> {
     const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-faults-'));
     chmodSync(directory, 0o755); // root's Postgres runs as another user
     const postgres = await Postgres.start(join(directory, 'primary'));
@@ -38,7 +38,7 @@ export class World {
     mkdirSync(resolve('dist/test'), { recursive: true });
     const logFile = resolve('dist/test/faults.log');
     rmSync(logFile, { force: true });
-    return new World(directory, logFile, postgres, await Network.open(postgres.port), authMode);
+    return new World(directory, logFile, postgres, await Network.open(postgres.port));
   }
 
   /** Sends requests to instances that say that they are ready; when none does, to those that run. */
@@ -61,12 +61,12 @@ export class World {
         DATABASE_URL: this.urlFor(ROLE),
         SHUTDOWN_DELAY_MS: '1000',
         SWAGGER_ENABLED: 'false',
-        AUTH_MODE: this.authMode,
         ...environment,
       },
       this.logFile,
     );
     await service.start();
+    await storeKey(this.postgres, DATABASE);
     return service;
   }
 

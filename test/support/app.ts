@@ -4,6 +4,7 @@ import { createApp } from '../../src/app.setup.js';
 import { Settings } from '../../src/config/env.js';
 import { createLogger } from '../../src/http/logging.js';
 import { createDatabase, type TestDatabase } from './database.js';
+import { aKey } from './keys.js';
 
 export interface Answer {
   status: number;
@@ -18,8 +19,12 @@ export interface Answer {
 export interface TestApp {
   url: string;
   database: TestDatabase;
+  /** What `post` sends when all suites run with AUTH_MODE=keys, by TEST_SETTINGS; a client has to be given it. */
+  key: string | undefined;
   /** Posts to an operation; a string is sent as it is. */
   post: (operation: string, body: object | string, headers?: Record<string, string>) => Promise<Answer>;
+  /** As `post`, to any path. */
+  send: (path: string, body: object | string, headers?: Record<string, string>) => Promise<Answer>;
   get: (path: string) => Promise<Answer>;
   /** How many requests have arrived. */
   received: () => number;
@@ -45,18 +50,25 @@ export async function startApp(
   (app.getHttpServer() as Server).prependListener('request', () => (received += 1));
   await app.listen(0, '127.0.0.1');
   const url = await app.getUrl();
+  const key =
+    settings.authModes.includes('keys') && environment.AUTH_MODE === undefined
+      ? await aKey(own, { scopes: ['admin'] })
+      : undefined;
+  const send: TestApp['send'] = async (path, body, headers = {}) =>
+    answerOf(
+      await supertest(url)
+        .post(path)
+        .set({ 'content-type': 'application/json', ...(key && { 'x-agent-api-key': key }), ...headers })
+        .buffer(true)
+        .parse(asText)
+        .send(typeof body === 'string' ? body : JSON.stringify(body)),
+    );
   return {
     url,
     database: own,
-    post: async (operation, body, headers = {}) =>
-      answerOf(
-        await supertest(url)
-          .post(`/checkpoints/${operation}`)
-          .set({ 'content-type': 'application/json', ...headers })
-          .buffer(true)
-          .parse(asText)
-          .send(typeof body === 'string' ? body : JSON.stringify(body)),
-      ),
+    key,
+    post: (operation, body, headers) => send(`/checkpoints/${operation}`, body, headers),
+    send,
     received: () => received,
     get: async (path) => answerOf(await supertest(url).get(path).buffer(true).parse(asText)),
     close: async () => {

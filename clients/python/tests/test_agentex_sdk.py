@@ -25,14 +25,20 @@ if not hasattr(typing, "override"):
 os.environ |= {"DD_TRACE_ENABLED": "false", "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false"}
 os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "true"}
 
-agentex = pytest.importorskip("agentex", reason="agentex-sdk is not installed")
+pytest.importorskip("agentex", reason="agentex-sdk is not installed")
 
 from agentex.lib.adk._modules._http_checkpointer import HttpCheckpointSaver  # noqa: E402
+from agentex.lib.adk.utils._modules.client import create_async_agentex_client  # noqa: E402
 
 
 @pytest.fixture
-async def sdk_saver(service: Service) -> AsyncIterator[BaseCheckpointSaver[str]]:
-    async with agentex.AsyncAgentex(base_url=service.url, api_key=service.key or "none") as client:
+async def sdk_saver(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[BaseCheckpointSaver[str]]:
+    """As the SDK's `create_checkpointer` makes it: the key is the environment's, sent as x-agent-api-key."""
+    for name, value in {"AGENT_API_KEY": service.key or "", "AGENT_NAME": "suite", "ACP_URL": "http://nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    async with create_async_agentex_client(base_url=service.url, api_key="none") as client:
         yield HttpCheckpointSaver(client)
 
 

@@ -1,4 +1,4 @@
-import { ApiProperty } from '@nestjs/swagger';
+import { ApiProperty, ApiSchema } from '@nestjs/swagger';
 import { ArrayNotEmpty, IsOptional, MaxLength } from 'class-validator';
 import { IsId, IsIntegerFrom, IsListOf } from '../../checkpoints/dto/fields.js';
 import { type Scope, SCOPES } from '../../http/principal.js';
@@ -32,6 +32,7 @@ export class CreateKeyRequest {
   }
 }
 
+@ApiSchema({ description: 'Nothing is asked for but the tenant, which the key or x-tenant says' })
 export class ListKeysRequest {}
 
 export class RevokeKeyRequest {
@@ -86,6 +87,6 @@ export class NewKeyResponse extends KeyResponse {
   @ApiProperty({ description: 'Shown this once' }) key!: string;
 
   static ofNew({ text, record }: KeyWithText): NewKeyResponse {
-    return { key: text, ...KeyResponse.of(record) };
+    return Object.assign(KeyResponse.of(record), { key: text });
   }
 }

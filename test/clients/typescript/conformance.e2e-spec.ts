@@ -14,8 +14,7 @@ afterAll(() => app.close());
 
 const initializer = {
   checkpointerName: 'langgraph-checkpoint-http',
-  createCheckpointer: () =>
-    new HttpCheckpointSaver({ baseUrl: app.url, apiKey: process.env.CHECKPOINT_TEST_KEY }),
+  createCheckpointer: () => new HttpCheckpointSaver({ baseUrl: app.url, apiKey: app.key }),
   destroyCheckpointer: async () => {
     await app.database.sql(`truncate ${TABLES.join()}`);
   },

@@ -31,7 +31,10 @@ class JsonSerializer extends JsonPlusSerializer {
 }
 
 function savers(): BaseCheckpointSaver[] {
-  return [new MemorySaver(new JsonSerializer()), new HttpCheckpointSaver({ baseUrl: app.url })];
+  return [
+    new MemorySaver(new JsonSerializer()),
+    new HttpCheckpointSaver({ baseUrl: app.url, apiKey: app.key }),
+  ];
 }
 
 type Configured = { configurable: { thread_id: string } };

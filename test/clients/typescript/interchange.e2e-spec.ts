@@ -24,7 +24,7 @@ let http: HttpCheckpointSaver;
 let postgres: PostgresSaver;
 beforeAll(async () => {
   app = await startApp();
-  http = new HttpCheckpointSaver({ baseUrl: app.url });
+  http = new HttpCheckpointSaver({ baseUrl: app.url, apiKey: app.key });
   postgres = PostgresSaver.fromConnString(app.database.url);
   await postgres.setup();
 });

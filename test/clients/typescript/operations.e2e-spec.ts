@@ -11,7 +11,7 @@ let app: TestApp;
 let saver: HttpCheckpointSaver;
 beforeAll(async () => {
   app = await startApp();
-  saver = new HttpCheckpointSaver({ baseUrl: app.url });
+  saver = new HttpCheckpointSaver({ baseUrl: app.url, apiKey: app.key });
 });
 afterAll(() => app.close());
 
