@@ -17,9 +17,12 @@ afterEach(async () => {
 
 const as = (tenant: string) => ({ 'x-agent-api-key': keys.get(tenant) ?? '' });
 
+/** Longer than any test takes, however busy the machine is: what waits is to be seen waiting. */
+const PATIENCE = { QUEUE_WAIT_MS: '300000', STALL_TIMEOUT_MS: '300000' };
+
 /** Starts the service; one request of each tenant has shown it that there are two. */
 async function start(environment: Record<string, string>): Promise<void> {
-  app = await startApp({ AUTH_MODE: 'keys', QUEUE_WAIT_MS: '20000', ...environment });
+  app = await startApp({ AUTH_MODE: 'keys', ...PATIENCE, ...environment });
   for (const tenant of ['many', 'few']) {
     keys.set(tenant, await aKey(app.database, { tenant, scopes: ['read', 'write', 'delete'] }));
     expect((await app.post('put', aPut({ thread_id: tenant }), as(tenant))).status).toBe(200);
@@ -35,7 +38,7 @@ function flood(count: number, request: () => Promise<Answer>): { answers: Answer
 
 async function fewGoesOn(): Promise<void> {
   const thread_id = aThread();
-  for (let n = 0; n < 10; n += 1) {
+  for (let n = 0; n < 5; n += 1) {
     expect((await app.post('put', aPut({ thread_id, checkpoint_id: `${n}` }), as('few'))).status).toBe(200);
     expect((await app.post('get-tuple', { thread_id }, as('few'))).json.checkpoint_id).toBe(`${n}`);
   }
