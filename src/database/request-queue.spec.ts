@@ -233,9 +233,9 @@ describe('RequestQueue', () => {
       const { add, end, statements } = aQueue({ tenantSlots: 1 });
       void add('1', 'many 1', new Caller(many));
       void add('2', 'many 2', new Caller(many));
-      void add('1', 'few 1', new Caller(few));
+      void add('a', 'few 1', new Caller(few));
       expect(statements).toEqual([['many 1'], ['few 1']]);
-      void add('2', 'few 2', new Caller(few));
+      void add('b', 'few 2', new Caller(few));
       await end();
       expect(statements[2]).toEqual(['many 2']);
       await end();
@@ -247,11 +247,11 @@ describe('RequestQueue', () => {
       void add('0', 'few 0', new Caller(few));
       await end();
       for (const name of ['1', '2', '3']) void add(name, `many ${name}`, new Caller(many));
-      void add('1', 'few 1', new Caller(few));
+      void add('a', 'few 1', new Caller(few));
       expect(statements.slice(1)).toEqual([['many 1'], ['many 2']]);
       await delay(400);
       expect(statements.slice(3)).toEqual([['few 1']]);
-      void add('2', 'few 2', new Caller(few));
+      void add('b', 'few 2', new Caller(few));
       expect(statements.slice(4)).toEqual([['few 2']]);
       for (let n = 0; n < 3; n += 1) await end();
       expect(statements.slice(5)).toEqual([['many 3']]);
@@ -291,13 +291,6 @@ describe('RequestQueue', () => {
       const { add } = aQueue({ slots: 1, max: 4 }, false);
       for (let n = 0; n < 5; n += 1) void add(`${n}`, `${n}`, new Caller(many));
       await expect(add('5', '5', new Caller(many))).rejects.toThrow('4 requests wait');
-    });
-
-    it('takes threads of the same name for two', () => {
-      const { add, statements } = aQueue();
-      void add('a', '1', new Caller(many));
-      void add('a', '2', new Caller(few));
-      expect(statements).toEqual([['1'], ['2']]);
     });
   });
 

@@ -112,9 +112,9 @@ interface Turn<Request> {
 /**
  * The queue in front of the connection pool. Requests are begun in the order in which they came, but tenants take turns,
  * and inside a tenant threads do, whatever the kinds: one which floods the service delays the others by a statement at
- * most. A tenant whose share of the connections is in use waits until one of its statements ends. While statements of a kind that can be merged are under way, further requests of that kind gather, and the next
- * statement carries them out together: at 64 agents that halves what Postgres spends on each. An idle service merges
- * nothing and delays nothing.
+ * most. A tenant whose share of the connections is in use waits until one of its statements ends. While statements of a
+ * kind that can be merged are under way, further requests of that kind gather, and the next statement carries them out
+ * together: at 64 agents that halves what Postgres spends on each. An idle service merges nothing and delays nothing.
  *
  * Merged requests of one thread are carried out in the order in which they came. A request whose caller is gone leaves.
  */
