@@ -34,9 +34,10 @@ def canonical(name: str) -> str:
 
 def licence_of(package: Distribution) -> str | None:
     """As an SPDX expression; None when the package says nothing."""
+    # `get`: of what is absent `[]` gives None, or raises once some package has brought importlib_metadata.
     metadata = package.metadata
-    if metadata["License-Expression"]:
-        return metadata["License-Expression"]
+    if expression := metadata.get("License-Expression"):
+        return expression
     classified = [
         classifier.split(" :: ")[-1]
         for classifier in metadata.get_all("Classifier") or []
@@ -45,7 +46,7 @@ def licence_of(package: Distribution) -> str | None:
     if classified:
         return " AND ".join(SPDX[name] for name in classified)
     # Some have the whole text there; its first line is the name.
-    name = (metadata["License"] or "").split("\n")[0]
+    name = (metadata.get("License") or "").split("\n")[0]
     return SPDX.get(name, name) or None
 
 
