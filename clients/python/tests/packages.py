@@ -34,10 +34,10 @@ def canonical(name: str) -> str:
 
 def licence_of(package: Distribution) -> str | None:
     """As an SPDX expression; None when the package says nothing."""
-    # `get`: of what is absent `[]` gives None, or raises once some package has brought importlib_metadata.
+    # Of what is absent `[]` gives None, or raises once some package has brought importlib_metadata.
     metadata = package.metadata
-    if expression := metadata.get("License-Expression"):
-        return expression
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
     classified = [
         classifier.split(" :: ")[-1]
         for classifier in metadata.get_all("Classifier") or []
@@ -46,7 +46,7 @@ def licence_of(package: Distribution) -> str | None:
     if classified:
         return " AND ".join(SPDX[name] for name in classified)
     # Some have the whole text there; its first line is the name.
-    name = (metadata.get("License") or "").split("\n")[0]
+    name = (metadata["License"] if "License" in metadata else "").split("\n")[0]
     return SPDX.get(name, name) or None
 
 
