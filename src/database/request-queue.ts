@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { DomainError, QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
-import { Caller, CallerGoneError } from '../http/caller.js';
+import { Caller, CallerGoneError, Tenancy } from '../http/caller.js';
 
 /** A kind of request, as the queue sees it. */
 export interface Kind<Request> {
@@ -126,10 +126,7 @@ export class RequestQueue {
   private turns = 0;
   private running = 0;
   private waiting = 0;
-  /** Whose requests were the first. */
-  private firstTenant: string | undefined;
-  /** Whether others came, too. */
-  private isShared = false;
+  private readonly tenancy = new Tenancy();
   private tenantSlots: number;
 
   constructor(private readonly options: QueueOptions) {
@@ -157,7 +154,7 @@ export class RequestQueue {
       );
     }
     const tenant = this.tenantOf(caller.tenant);
-    if (this.isShared && tenant.waiting >= room) {
+    if (this.tenancy.isShared && tenant.waiting >= room) {
       observer?.refused('share');
       return Promise.reject(
         new QueueFullError(
@@ -192,7 +189,7 @@ export class RequestQueue {
         () => {
           this.expire(line, waiting);
         },
-        this.isShared ? Math.min(waitMs, SLOW_MS) : waitMs,
+        this.tenancy.isShared ? Math.min(waitMs, SLOW_MS) : waitMs,
       ).unref();
     });
   }
@@ -210,7 +207,7 @@ export class RequestQueue {
       let first: Waiting<never> | null = null;
       let at = Infinity;
       for (const line of this.lines.values()) {
-        const turn = line.next(this.mayBegin);
+        const turn = line.first(this.mayBegin);
         if (turn === null) continue;
         const [candidate] = turn.waiting;
         const byTenant = first === null ? -1 : (candidate?.tenant.turns ?? Infinity) - first.tenant.turns;
@@ -241,9 +238,7 @@ export class RequestQueue {
       tenant = { name, turns: 0, waiting: 0, running: 0 };
       this.tenants.set(name, tenant);
     }
-    this.firstTenant ??= name;
-    if (!this.isShared && name !== this.firstTenant) {
-      this.isShared = true;
+    if (this.tenancy.becomesShared(name)) {
       this.tenantSlots = this.options.tenantSlots ?? Math.max(1, this.options.slots - 1);
     }
     if (tenant.waiting === 0) tenant.turns = Math.max(tenant.turns, this.turns);
@@ -385,11 +380,6 @@ class Line<Request> {
     if (threads.size === 0) this.ready.delete(tenant.name);
   }
 
-  /** The thread whose turn it is; null when none may begin. */
-  next(mayBegin: MayBegin): Turn<Request> | null {
-    return this.first(mayBegin);
-  }
-
   get isIdle(): boolean {
     return this.running.length === 0 && this.ready.size === 0;
   }
@@ -448,8 +438,11 @@ class Line<Request> {
     return taken < LANES;
   }
 
-  /** Of the tenants whose share is not in use the one with the fewest turns, and of that the thread that is first. */
-  private first(mayBegin: MayBegin): Turn<Request> | null {
+  /**
+   * Of the tenants whose share is not in use the one with the fewest turns, and of that the thread that is first; null when
+   * none may begin.
+   */
+  first(mayBegin: MayBegin): Turn<Request> | null {
     let first: Turn<Request> | null = null;
     let turns = Infinity;
     for (const threads of this.ready.values()) {

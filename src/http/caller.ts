@@ -21,6 +21,20 @@ export class Caller {
   }
 }
 
+/** Notices that there are several tenants: from then on each has its share. */
+export class Tenancy {
+  isShared = false;
+  private first: string | undefined;
+
+  /** Whether this tenant is the second one. */
+  becomesShared(tenant: string): boolean {
+    this.first ??= tenant;
+    if (this.isShared || tenant === this.first) return false;
+    this.isShared = true;
+    return true;
+  }
+}
+
 const CALLER = Symbol('caller');
 
 interface OfCaller {

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import type { Settings } from '../config/env.js';
-import { Caller, CallerGoneError } from './caller.js';
+import { Caller, CallerGoneError, Tenancy } from './caller.js';
 
 const SWEEP_MS = 1000;
 /** What is read from the database is there as bytes off the socket, as rows and as an answer. */
@@ -68,10 +68,7 @@ export class Inflight {
   private readonly accounts = new Map<string, Account>();
   private waiting = 0;
   private arrivals = 0;
-  /** Whose request was the first. */
-  private firstTenant: string | undefined;
-  /** Whether others came, too. */
-  private isShared = false;
+  private readonly tenancy = new Tenancy();
   private tenantBytes: number;
   private bytes = 0;
   private answerBytes = 0;
@@ -142,7 +139,7 @@ export class Inflight {
     const { queueMax, queueWaitMs } = this.settings;
     const { waiting: others } = share.account;
     const room = queueMax - this.waiting;
-    if (room <= 0 || (this.isShared && others.length >= room)) {
+    if (room <= 0 || (this.tenancy.isShared && others.length >= room)) {
       const why =
         room <= 0
           ? `${queueMax} requests wait for memory already, as many as QUEUE_MAX allows`
@@ -209,9 +206,7 @@ export class Inflight {
     if (account === undefined) {
       account = { tenant, requests: 0, bytes: 0, answerBytes: 0, waiting: [] };
       this.accounts.set(tenant, account);
-      this.firstTenant ??= tenant;
-      if (!this.isShared && tenant !== this.firstTenant) {
-        this.isShared = true;
+      if (this.tenancy.becomesShared(tenant)) {
         this.tenantBytes = this.settings.tenantInflightBytes ?? this.settings.inflightBytes / 2;
       }
     }
