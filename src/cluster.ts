@@ -221,11 +221,10 @@ export class Workers {
   /** The first one on its way to the worker has arrived there, and is the worker's alone. */
   private close(worker: Worker): void {
     const onTheirWay = this.ready.get(worker);
-    for (const socket of onTheirWay ?? []) {
-      onTheirWay?.delete(socket);
-      socket.destroy();
-      return;
-    }
+    const [socket] = onTheirWay ?? [];
+    if (socket === undefined) return;
+    onTheirWay?.delete(socket);
+    socket.destroy();
   }
 }
 

@@ -1,6 +1,5 @@
 import { Injectable, Logger as NestLogger } from '@nestjs/common';
 import type { Logger } from 'pino';
-import { DataSource } from 'typeorm';
 import { Settings } from '../config/env.js';
 import { Database } from '../database/database.js';
 import type { Principal } from '../http/principal.js';
@@ -38,9 +37,8 @@ export class Audit {
   constructor(
     private readonly settings: Settings,
     private readonly database: Database,
-    { options }: DataSource,
   ) {
-    this.table = `"${'schema' in options ? options.schema : 'public'}".audit_log`;
+    this.table = `"${settings.databaseSchema}".audit_log`;
   }
 
   /** Events go to that log, whatever its level, unless it is silent. */

@@ -1,8 +1,8 @@
-import type { IncomingMessage } from 'node:http';
-import { Body, Controller, Header, Req } from '@nestjs/common';
+import { Body, Controller, Header } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import { Audited } from './audited.js';
 import { Operation } from '../checkpoints/operation.decorator.js';
+import { tenantOf } from '../http/caller.js';
 import {
   CreateKeyRequest,
   KeyResponse,
@@ -43,8 +43,8 @@ export class KeysController {
     request: { type: CreateKeyRequest, example: { name: 'agents', scopes: ['read', 'write'] } },
     answer: { type: NewKeyResponse, example: NEW_KEY },
   })
-  async create(@Body() body: CreateKeyRequest, @Req() request: IncomingMessage): Promise<NewKeyResponse> {
-    return NewKeyResponse.ofNew(await this.createKeyUseCase.execute(body.toInput(tenantOf(request))));
+  async create(@Body() body: CreateKeyRequest): Promise<NewKeyResponse> {
+    return NewKeyResponse.ofNew(await this.createKeyUseCase.execute(body.toInput()));
   }
 
   @Operation('list', {
@@ -54,8 +54,8 @@ export class KeysController {
     request: { type: ListKeysRequest, example: {} },
     answer: { type: KeyResponse, isArray: true, example: [KEY] },
   })
-  async list(@Body() _body: ListKeysRequest, @Req() request: IncomingMessage): Promise<KeyResponse[]> {
-    return (await this.listKeysUseCase.execute(tenantOf(request))).map((record) => KeyResponse.of(record));
+  async list(@Body() body: ListKeysRequest): Promise<KeyResponse[]> {
+    return (await this.listKeysUseCase.execute(tenantOf(body))).map((record) => KeyResponse.of(record));
   }
 
   @Audited('id')
@@ -65,8 +65,8 @@ export class KeysController {
     description: 'Ends a key of the tenant, on every instance within seconds. May be repeated.',
     request: { type: RevokeKeyRequest, example: { id: ID } },
   })
-  async revoke(@Body() body: RevokeKeyRequest, @Req() request: IncomingMessage): Promise<void> {
-    await this.revokeKeyUseCase.execute(body.id, tenantOf(request));
+  async revoke(@Body() body: RevokeKeyRequest): Promise<void> {
+    await this.revokeKeyUseCase.execute(body.id, tenantOf(body));
   }
 
   @Audited('id')
@@ -79,11 +79,7 @@ export class KeysController {
     request: { type: RotateKeyRequest, example: { id: ID, grace_seconds: 3600 } },
     answer: { type: NewKeyResponse, example: NEW_KEY },
   })
-  async rotate(@Body() body: RotateKeyRequest, @Req() request: IncomingMessage): Promise<NewKeyResponse> {
-    return NewKeyResponse.ofNew(await this.rotateKeyUseCase.execute(body.toInput(tenantOf(request))));
+  async rotate(@Body() body: RotateKeyRequest): Promise<NewKeyResponse> {
+    return NewKeyResponse.ofNew(await this.rotateKeyUseCase.execute(body.toInput()));
   }
-}
-
-function tenantOf({ principal }: IncomingMessage): string {
-  return principal?.tenant ?? '';
 }

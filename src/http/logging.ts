@@ -35,8 +35,8 @@ const NO_VALID_KEY = { kind: 'unauthorized', reason: 'no valid key' };
 const REFUSALS_MS = 10_000;
 
 /**
- * Under overload, while the database is away, or by a flood of guesses, requests are refused by the thousand, all for one reason. The first is a
- * line at `warn`; the others are lines at `debug`, and one at `warn` says how many they were.
+ * Under overload, while the database is away, or by a flood of guesses, requests are refused by the thousand, all for one
+ * reason. The first is a line at `warn`; the others are lines at `debug`, and one at `warn` says how many they were.
  */
 export class Refusals {
   private readonly counts = new Map<string, number>();

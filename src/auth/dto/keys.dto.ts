@@ -1,6 +1,7 @@
 import { ApiProperty, ApiSchema } from '@nestjs/swagger';
 import { ArrayNotEmpty, IsOptional, MaxLength } from 'class-validator';
 import { IsId, IsIntegerFrom, IsListOf } from '../../checkpoints/dto/fields.js';
+import { tenantOf } from '../../http/caller.js';
 import { type Scope, SCOPES } from '../../http/principal.js';
 import type { ApiKeyRecord } from '../api-key.js';
 import type { CreateKeyInput, KeyWithText } from '../use-cases/create-key.use-case.js';
@@ -26,9 +27,9 @@ export class CreateKeyRequest {
   @IsIntegerFrom(1, MAX_SECONDS)
   expires_in_seconds?: number | null;
 
-  toInput(tenant: string): CreateKeyInput {
+  toInput(): CreateKeyInput {
     const { name, scopes, expires_in_seconds: expiresInSeconds = null } = this;
-    return { tenant, name, scopes, expiresInSeconds };
+    return { tenant: tenantOf(this), name, scopes, expiresInSeconds };
   }
 }
 
@@ -62,9 +63,9 @@ export class RotateKeyRequest extends RevokeKeyRequest {
   @IsIntegerFrom(1, MAX_SECONDS)
   expires_in_seconds?: number | null;
 
-  toInput(tenant: string): RotateKeyInput {
+  toInput(): RotateKeyInput {
     const { id, grace_seconds: grace, expires_in_seconds: expiresInSeconds = null } = this;
-    return { id, tenant, graceSeconds: grace ?? DAY_SECONDS, expiresInSeconds };
+    return { id, tenant: tenantOf(this), graceSeconds: grace ?? DAY_SECONDS, expiresInSeconds };
   }
 }
 
