@@ -185,12 +185,9 @@ export class RequestQueue {
         clearTimeout(waiting.timer);
         this.remove(line, waiting, new CallerGoneError());
       };
-      waiting.timer = setTimeout(
-        () => {
-          this.expire(line, waiting);
-        },
-        this.tenancy.isShared ? Math.min(waitMs, SLOW_MS) : waitMs,
-      ).unref();
+      waiting.timer = setTimeout(() => {
+        this.expire(line, waiting);
+      }, waitMs).unref();
     });
   }
 
@@ -257,12 +254,19 @@ export class RequestQueue {
       this.leave(waiting.tenant);
     }
     this.observe(line.kind, members);
+    const slow =
+      line.kind.merge &&
+      setTimeout(() => {
+        line.becomesSlow(members);
+        this.begin();
+      }, SLOW_MS).unref();
     try {
       await this.run(line.kind, members);
       for (const { resolve } of members) resolve();
     } catch (error) {
       await this.settle(line.kind, members, error);
     }
+    clearTimeout(slow);
     line.done(members);
     if (line.isIdle) this.lines.delete(line.key);
     // What was read is counted as an answer in a moment only.
@@ -317,18 +321,11 @@ export class RequestQueue {
   }
 
   private expire<Request>(line: Line<Request>, waiting: Waiting<Request>): void {
-    const rest = this.options.waitMs - (performance.now() - waiting.since);
-    // What was under way may have become slow.
-    if (rest > 1) this.begin();
-    const reason = rest > 1 ? null : this.options.giveUp();
-    if (waiting.begun) return;
+    const reason = this.options.giveUp();
     if (reason === null) {
-      waiting.timer = setTimeout(
-        () => {
-          this.expire(line, waiting);
-        },
-        rest > 1 ? rest : ASK_AGAIN_MS,
-      ).unref();
+      waiting.timer = setTimeout(() => {
+        this.expire(line, waiting);
+      }, ASK_AGAIN_MS).unref();
       return;
     }
     waiting.caller.onGone = null;
@@ -350,8 +347,8 @@ class Line<Request> {
   private readonly ready = new Map<string, Map<string, Turn<Request>>>();
   /** Threads with a merged request under way; what came since then waits for it. */
   private readonly busy = new Map<string, Waiting<Request>[]>();
-  /** The statements under way: whose turn each was, and since when. */
-  private readonly running: { members: Waiting<Request>[]; tenant: Tenant; since: number }[] = [];
+  /** The statements under way, and whose turn each was. */
+  private readonly running: { members: Waiting<Request>[]; tenant: Tenant; isSlow: boolean }[] = [];
 
   readonly kind: Kind<Request>;
 
@@ -404,8 +401,12 @@ class Line<Request> {
       if (fit === 0) break;
     }
     const [{ tenant }] = members as [Waiting<Request>];
-    this.running.push({ members, tenant, since: performance.now() });
+    this.running.push({ members, tenant, isSlow: false });
     return members;
+  }
+
+  becomesSlow(members: Waiting<Request>[]): void {
+    for (const statement of this.running) if (statement.members === members) statement.isSlow = true;
   }
 
   done(members: Waiting<Request>[]): void {
@@ -432,9 +433,7 @@ class Line<Request> {
   private hasLane(tenant: Tenant): boolean {
     if (this.kind.merge === undefined || this.running.length < LANES) return true;
     let taken = 0;
-    for (const { tenant: other, since } of this.running) {
-      if (other === tenant || performance.now() - since < SLOW_MS) taken += 1;
-    }
+    for (const { tenant: other, isSlow } of this.running) if (other === tenant || !isSlow) taken += 1;
     return taken < LANES;
   }
 
