@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { startApp, type TestApp } from './support/app.js';
+import { itMerging, startApp, type TestApp } from './support/app.js';
 import { aPut, aThread } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import { type Scrape, scrapeOf } from './support/scrape.js';
@@ -163,7 +163,7 @@ describe('GET /metrics', () => {
     expect(value('queue_wait_seconds_bucket', { le: '0.25' })).toBe(1);
   });
 
-  it('shows how many requests share a statement', async () => {
+  itMerging('shows how many requests share a statement', async () => {
     await start({ FAST_PATH: 'true' });
     await database.sql('begin');
     await database.sql('lock table checkpoints in share row exclusive mode');

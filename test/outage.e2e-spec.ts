@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type TestApp, startApp } from './support/app.js';
+import { type TestApp, itMerging, startApp } from './support/app.js';
 import { type TestDatabase, createDatabase } from './support/database.js';
 import { aPut, aThread } from './support/builders.js';
 import { Network } from './support/network.js';
@@ -174,7 +174,7 @@ describe('when the database goes away', () => {
     expect((await Promise.all(waiting)).map(({ status }) => status)).toEqual(Array(8).fill(204));
   });
 
-  it('writes wait for a read-only server, and reads go on', async () => {
+  itMerging('writes wait for a read-only server, and reads go on', async () => {
     await start({
       ...{ DATABASE_POOL_MAX: '3', QUEUE_WAIT_MS: '400', OUTAGE_WAIT_MS: '20000' },
       FAST_PATH: 'true',

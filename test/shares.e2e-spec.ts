@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Answer, type TestApp, startApp } from './support/app.js';
+import { type Answer, type TestApp, itMerging, startApp } from './support/app.js';
 import { aPut, aThread, base64 } from './support/builders.js';
 import { aKey } from './support/keys.js';
 import { until } from './support/process.js';
@@ -123,7 +123,7 @@ describe('a tenant whose statements take long', () => {
   });
 });
 
-it('a tenant whose stores wait for locked rows leaves the others theirs', async () => {
+itMerging('a tenant whose stores wait for locked rows leaves the others theirs', async () => {
   await start({ DATABASE_POOL_MAX: '5' });
   const own = ['1', '2', '3'].map((thread_id) => ({ thread_id: `many ${thread_id}` }));
   for (const key of own) await app.post('put', aPut(key), as('many'));

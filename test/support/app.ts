@@ -31,6 +31,11 @@ export interface TestApp {
   close: () => Promise<void>;
 }
 
+const { SETTINGS = {} } = globalThis as { SETTINGS?: Record<string, string> };
+
+/** Runs where statements can be shared: not behind a pooler that keeps no named ones. */
+export const itMerging = SETTINGS.DATABASE_PREPARED === 'false' ? it.skip : it;
+
 /**
  * The service on a database of its own, listening on a free port; `environment` sets what a test is about. SETTINGS are
  * those of the project that the test runs in, see jest.config.js.
@@ -42,7 +47,7 @@ export async function startApp(
   const own = database ?? (await createDatabase());
   const settings = new Settings({
     ...{ LOG_LEVEL: 'silent', AUTH_MODE: 'none', DATABASE_URL: own.url },
-    ...(globalThis as { SETTINGS?: Record<string, string> }).SETTINGS,
+    ...SETTINGS,
     ...environment,
   });
   const app = await createApp(settings, settings.databaseUrl ?? own.url, createLogger(settings.logLevel));

@@ -1,6 +1,7 @@
 // Servers that the tests do not bring along: Debian's Postgres 15 and PgBouncer, each as a user other than root, on a free
 // port, with its files in a temporary directory.
 import { execFileSync, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { accessSync, chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -38,9 +39,12 @@ export async function startPostgres(bin) {
     ...{ listen_addresses: '127.0.0.1', port, unix_socket_directories: '', logging_collector: 'off' },
     // A crash of the machine may cost a test its rows.
     ...{ fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' },
+    // What the README asks for behind a pooler.
+    client_connection_check_interval: '1s',
   };
   const told = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
-  const url = `postgresql://postgres@127.0.0.1:${port}/postgres`;
+  // A password that nobody asks for: a test looks for it where none should be.
+  const url = `postgresql://postgres:${randomUUID()}@127.0.0.1:${port}/postgres`;
   return running(spawn(postgres, ['-D', data, ...told], { ...options, stdio: 'ignore' }), url, remove);
 }
 
