@@ -92,6 +92,18 @@ describe('parseExactJson', () => {
     }).toThrow(SyntaxError);
   });
 
+  it.each([60, 61, 62, 63, 64, 65, 66, 200, 300_000])(
+    'reads and checks a string of %i characters',
+    (length) => {
+      const rest = 'é'.repeat(length - 1);
+      expect(parse(`{"a":"${rest}b"}`)).toEqual({ a: `${rest}b` });
+      expect(parse(`{"a":"${rest}\\n"}`)).toEqual({ a: `${rest}\n` });
+      for (const bad of ['\n', '\u0000', '\\x']) {
+        expect(() => parse(`{"a":"${rest}${bad}"}`)).toThrow(new JsonSyntaxError('Not JSON at character 5'));
+      }
+    },
+  );
+
   it('takes and refuses the same texts as JSON.parse, with the same meaning', () => {
     const json = fc.json({ maxDepth: 6 }).filter((text) => !text.includes('__proto__'));
     const broken = fc
