@@ -13,7 +13,7 @@ const MARK_START = '\ue000';
 
 /** Whether the JSON text holds what jsonb refuses. */
 function isUnstorable(text: string): boolean {
-  if (!MAY_BE_UNSTORABLE.test(text)) return false;
+  if (!text.includes('\\u') || !MAY_BE_UNSTORABLE.test(text)) return false;
   for (const [, hex] of text.matchAll(ESCAPES)) if (hex !== undefined) return true;
   return false;
 }

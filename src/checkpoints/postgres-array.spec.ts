@@ -1,4 +1,4 @@
-import { byteaArray } from './postgres-array.js';
+import { byteaArray, intArray, textArray } from './postgres-array.js';
 
 describe('byteaArray', () => {
   it("is what array_send makes of array['\\xff00', null, '']::bytea[]", () => {
@@ -17,4 +17,35 @@ describe('byteaArray', () => {
   it('may be empty', () => {
     expect(byteaArray([]).readInt32BE(12)).toBe(0);
   });
+});
+
+describe('intArray', () => {
+  it('is what array_send makes of array[1, -2147483648]', () => {
+    expect(intArray([1, -(2 ** 31)]).toString('hex')).toBe(
+      '00000001' +
+        '00000000' +
+        '00000017' +
+        '00000002' +
+        '00000001' +
+        '0000000400000001' +
+        '0000000480000000',
+    );
+  });
+});
+
+describe('textArray', () => {
+  it.each([1, 128, 129, 1000])(
+    'holds texts of %i characters of each length in UTF-8, and nothing else',
+    (length) => {
+      const texts = ['a', 'é', '漢'].map((character) => character.repeat(length));
+      const lengthAnd = (text: string) => {
+        const bytes = Buffer.from(text);
+        return Buffer.concat([Buffer.from([0, 0, bytes.length >> 8, bytes.length & 0xff]), bytes]);
+      };
+      const header = Buffer.from('0000000100000001000000190000000400000001', 'hex');
+      expect(textArray([...texts, null])).toEqual(
+        Buffer.concat([header, ...texts.map(lengthAnd), Buffer.from('ffffffff', 'hex')]),
+      );
+    },
+  );
 });

@@ -1,7 +1,9 @@
 /** Length, in place of an element's own, that stands for null. */
 const NULL = -1;
-const OIDS = { bytea: 17, text: 25 };
+const OIDS = { bytea: 17, int4: 23, text: 25 };
 const HEADER_BYTES = 20;
+/** Characters up to which a text is given the room of the longest UTF-8, since measuring takes as long as writing. */
+const SHORT = 128;
 
 /** A `bytea[]` for a statement's parameter. */
 export function byteaArray(elements: (Buffer | null)[]): Buffer {
@@ -13,12 +15,22 @@ export function byteaArray(elements: (Buffer | null)[]): Buffer {
   );
 }
 
+/** An `int[]` for a statement's parameter. */
+export function intArray(elements: number[]): Buffer {
+  return array(
+    'int4',
+    elements,
+    () => 4,
+    (element, into, at) => into.writeInt32BE(element, at) - at,
+  );
+}
+
 /** A `text[]` for a statement's parameter. */
 export function textArray(elements: (string | null)[]): Buffer {
   return array(
     'text',
     elements,
-    (element) => Buffer.byteLength(element),
+    (element) => (element.length <= SHORT ? 3 * element.length : Buffer.byteLength(element)),
     (element, into, at) => into.write(element, at),
   );
 }
@@ -31,6 +43,7 @@ export function textArray(elements: (string | null)[]): Buffer {
 function array<Element>(
   type: keyof typeof OIDS,
   elements: (Element | null)[],
+  /** At most. */
   bytesOf: (element: Element) => number,
   write: (element: Element, into: Buffer, at: number) => number,
 ): Buffer {
@@ -48,5 +61,5 @@ function array<Element>(
     into.writeInt32BE(element === null ? NULL : written, at);
     at += 4 + written;
   }
-  return into;
+  return into.subarray(0, at);
 }

@@ -1,7 +1,7 @@
 import type { Kind } from '../database/request-queue.js';
 import type { CheckpointKey, NewCheckpoint, PendingWrite } from './checkpoint.js';
 import { toJsonb } from './jsonb-text.js';
-import { byteaArray, textArray } from './postgres-array.js';
+import { byteaArray, intArray, textArray } from './postgres-array.js';
 import type { Tables } from './tables.js';
 
 /** What one request stores: a checkpoint with its blobs, or writes, of which existing ones are kept or replaced. */
@@ -141,7 +141,7 @@ export class StoreStatement {
       parameters: [
         ...keyArrays(rows),
         textArray(rows.map((row) => row.taskId)),
-        rows.map((row) => row.idx),
+        intArray(rows.map((row) => row.idx)),
         textArray(rows.map((row) => row.channel)),
         textArray(rows.map((row) => row.type)),
         textArray(rows.map((row) => row.taskPath)),
