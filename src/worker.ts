@@ -1,3 +1,4 @@
+import './heap.js';
 import 'reflect-metadata';
 import cluster from 'node:cluster';
 import type { Server } from 'node:http';
