@@ -27,7 +27,7 @@ export class KnownFieldsPipe extends ValidationPipe {
 export class CompiledValidationPipe extends KnownFieldsPipe {
   private readonly makers = new Map<unknown, Maker | null>();
 
-  override async transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
+  override transform(value: unknown, metadata: ArgumentMetadata): Promise<unknown> {
     let maker = this.makers.get(metadata.metatype);
     if (maker === undefined) {
       maker = compile(metadata.metatype as Class<object>);
@@ -38,7 +38,7 @@ export class CompiledValidationPipe extends KnownFieldsPipe {
     passCaller(value, made);
     // The request keeps its body until it is answered: of a blob that would be the Base64 beside the bytes.
     for (const name of Object.keys(value as object)) (value as Record<string, unknown>)[name] = undefined;
-    return made;
+    return Promise.resolve(made);
   }
 }
 
@@ -48,11 +48,12 @@ export type Maker = (value: unknown) => object | null;
 type Convert = (value: unknown, request: object) => unknown;
 type Check = (value: unknown, request: object) => boolean;
 
+/** Each has all the properties, in this order: V8 reads objects of one shape several times as fast as those of many. */
 interface Field {
   name: string;
-  convert?: Convert;
-  items?: Maker;
-  applies?: Check;
+  convert: Convert | undefined;
+  items: Maker | undefined;
+  applies: Check | undefined;
   checks: Check[];
 }
 
@@ -145,7 +146,7 @@ function newField(type: Class<object>, name: string): Field | null {
   const itemType = Reflect.getMetadata(ITEMS, prototype, name) as (() => Class<object>) | undefined;
   const items = itemType === undefined ? undefined : compile(itemType());
   if (items === null) return null;
-  return { name, checks: [], ...(convert && { convert }), ...(items && { items }) };
+  return { name, convert, items, applies: undefined, checks: [] };
 }
 
 function known(type: Class<object>, value: Record<string, unknown>): Record<string, unknown> {

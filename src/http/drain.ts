@@ -2,6 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import net, { type Socket } from 'node:net';
 import tls from 'node:tls';
 import { setTimeout as delay } from 'node:timers/promises';
+import { onClose } from './on-close.js';
 
 /** How long a connection may be idle, once the port is closed, before it is taken for one that sends nothing more. */
 const LINGER_MS = 250;
@@ -12,7 +13,8 @@ const CLOSE_IDLE_MS = 20;
  * connections is answered, each answer being the last one on its connection, and idle ones are closed.
  */
 export function drainable(server: Server): () => Promise<void> {
-  const open = new Map<Socket, Set<ServerResponse>>();
+  /** Arrays, as a Set that lives long leaves its former selves in the old space, with what they held. */
+  const open = new Map<Socket, ServerResponse[]>();
   /** With TLS, connections whose handshake is not done, by their other end. */
   const shaking = new Map<string, Socket>();
   let closing = false;
@@ -20,7 +22,7 @@ export function drainable(server: Server): () => Promise<void> {
     if (!response.headersSent) response.setHeader('Connection', 'close');
   };
   const opened = (socket: Socket) => {
-    open.set(socket, new Set());
+    open.set(socket, []);
     socket.once('close', () => open.delete(socket));
   };
   if (server instanceof tls.Server) {
@@ -36,8 +38,10 @@ export function drainable(server: Server): () => Promise<void> {
   } else server.on('connection', opened);
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
     const responses = open.get(request.socket);
-    responses?.add(response);
-    response.once('close', () => responses?.delete(response));
+    if (responses !== undefined) {
+      responses.push(response);
+      onClose(response, () => responses.splice(responses.indexOf(response), 1));
+    }
     if (closing) sayLast(response);
   });
   return async () => {
@@ -50,7 +54,7 @@ export function drainable(server: Server): () => Promise<void> {
     while (open.size > 0 || shaking.size > 0) {
       await delay(CLOSE_IDLE_MS);
       if (Date.now() < lingered) continue;
-      for (const [socket, responses] of open) if (responses.size === 0) socket.destroy();
+      for (const [socket, responses] of open) if (responses.length === 0) socket.destroy();
       for (const socket of shaking.values()) socket.destroy();
     }
   };

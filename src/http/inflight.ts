@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import type { Settings } from '../config/env.js';
 import { Caller, CallerGoneError, Tenancy } from './caller.js';
+import { onClose } from './on-close.js';
 
 const SWEEP_MS = 1000;
 /** What is read from the database is there as bytes off the socket, as rows and as an answer. */
@@ -118,7 +119,7 @@ export class Inflight {
     (response as Counted)[COUNT] = (bytes) => {
       this.answers(share, bytes);
     };
-    response.once('close', () => {
+    onClose(response, () => {
       this.close(share);
     });
     this.sweeper ??= setInterval(() => {

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { LoggerService } from '@nestjs/common';
 import { type Logger, pino, stdTimeFunctions } from 'pino';
 import type { Middleware } from './exact-routes.js';
+import { onClose } from './on-close.js';
 
 declare module 'node:http' {
   interface ServerResponse {
@@ -70,7 +71,7 @@ export function requestLog(logger: Logger): Middleware {
     const id = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
     response.setHeader('x-request-id', id);
     const began = performance.now();
-    response.once('close', () => {
+    onClose(response, () => {
       const { statusCode, err } = response;
       const refusal = statusCode === 503 ? refusalOf(err) : statusCode === 401 ? NO_VALID_KEY : undefined;
       const level =

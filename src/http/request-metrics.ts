@@ -1,5 +1,6 @@
 import type { Metrics } from '../metrics/metrics.js';
 import type { Middleware } from './exact-routes.js';
+import { onClose } from './on-close.js';
 import type { Operations } from './operations.js';
 
 declare module 'node:http' {
@@ -16,7 +17,7 @@ export function requestMetrics(metrics: Metrics, operations: Operations): Middle
     const began = performance.now();
     const written = socket.bytesWritten;
     metrics.requestsInFlight += 1;
-    response.once('close', () => {
+    onClose(response, () => {
       metrics.requestsInFlight -= 1;
       metrics.request(
         operations.nameOf(request),
