@@ -31,10 +31,11 @@ export interface Asked {
 /** Runs a statement, and gives its rows as arrays. */
 type Send = (sql: string, parameters: unknown[]) => Promise<Row[]>;
 
-/** A checkpoint, or what belongs to the n-th one of the answer; `asked` is the number of the read. */
+/**
+ * A checkpoint, `asked` being the number of its read; or, with a `kind`, what belongs to the n-th one of the answer, and then
+ * nothing is asked.
+ */
 type Row = [
-  n: number,
-  kind: 'checkpoint' | TuplePart,
   a: string,
   b: string,
   c: string,
@@ -43,6 +44,8 @@ type Row = [
   f: string,
   g: string,
   asked: number,
+  n: number,
+  kind?: TuplePart | null,
 ];
 
 /** Of the many forms of a read, these are kept. */
@@ -130,12 +133,12 @@ export class ReadStatements {
        where ${conditions.length > 0 ? conditions.join(' and ') : 'true'}
        ${order.length > 0 ? `order by ${order.map((column) => `${column} desc`).join(', ')}` : ''}
        limit ${isPaged ? limit + 1 : limit}`;
-    const checkpoints = (n: string, from: string) => `
-      select ${n}, 'checkpoint', thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint::text,
-             metadata::text, asked::int
+    const checkpoints = (from: string, more = '') => `
+      select thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint::text, metadata::text,
+             asked::int ${more}
         from ${from}`;
     // ::text outside, or without a namespace the generic plan takes another index.
-    if (parts.length === 0) return checkpoints('0', `${asked} cross join lateral (${found}) as page`);
+    if (parts.length === 0) return checkpoints(`${asked} cross join lateral (${found}) as page`);
     return `
       with page as materialized (
         select (row_number() over ())::int as n, asked, found.*
@@ -143,7 +146,7 @@ export class ReadStatements {
          cross join lateral (select (row_number() over ())::int as k, * from (${found}) as found) as found
       ),
       wanted as (select * from page where k <= ${limit})
-      ${checkpoints('n', 'page')}
+      ${checkpoints('page', ', n, null')}
       ${parts.map((part) => `union all (${this.selectPart(part)})`).join('\n')}`;
   }
 
@@ -153,7 +156,7 @@ export class ReadStatements {
         // Whatever else a client stored as channel_versions, the checkpoint can be read. `limit` and `offset` make
         // what follows look-ups by key; without statistics Postgres would read the whole thread to join it.
         return `
-          select n, 'blobs', b.channel, b.version, b.type, null, encode(b.blob, 'base64'), null, null, null
+          select b.channel, b.version, b.type, null, encode(b.blob, 'base64'), null, null, null, n, 'blobs'
             from wanted as page
            cross join jsonb_each_text(
                    case jsonb_typeof(checkpoint -> 'channel_versions')
@@ -166,8 +169,8 @@ export class ReadStatements {
                                 limit 1) as b`;
       case 'pending_writes':
         return `
-          select n, 'pending_writes', w.task_id, w.idx::text, w.channel, w.type,
-                 encode(w.blob, 'base64'), w.task_path, null, null
+          select w.task_id, w.idx::text, w.channel, w.type, encode(w.blob, 'base64'), w.task_path, null, null,
+                 n, 'pending_writes'
             from wanted as page
            cross join lateral (select *
                                  from ${this.tables.writes} w
@@ -177,8 +180,8 @@ export class ReadStatements {
            order by n, w.task_id collate "C", w.idx`;
       case 'pending_sends':
         return `
-          select n, 'pending_sends', w.task_id, w.idx::text, w.channel, w.type,
-                 encode(w.blob, 'base64'), w.task_path, null, null
+          select w.task_id, w.idx::text, w.channel, w.type, encode(w.blob, 'base64'), w.task_path, null, null,
+                 n, 'pending_sends'
             from wanted as page
            cross join lateral (select *
                                  from ${this.tables.writes} w
@@ -242,44 +245,46 @@ function fill({ parts, limit, isPaged }: Read, reads: Asked[], rows: Row[]): num
   const tuples: { tuple: CheckpointTuple; asked: number }[] = [];
   const lengths = reads.map(() => 0);
   for (const row of rows) {
-    if (row[1] === 'checkpoint') {
-      const asked = row[9] - 1;
+    const kind = row[9] ?? null;
+    if (kind === null) {
+      const asked = row[7] - 1;
       const tuple = toTuple(row, parts);
       tuples.push({ tuple, asked });
       reads[asked]?.page.tuples.push(tuple);
       lengths[asked] = (lengths[asked] ?? 0) + tuple.checkpoint.length + tuple.metadata.length;
       continue;
     }
-    const { tuple, asked } = tuples[row[0] - 1] ?? {};
+    const { tuple, asked } = tuples[row[8] - 1] ?? {};
     if (tuple === undefined || asked === undefined) continue;
-    if (row[1] === 'blobs') tuple.blobs?.push(toBlob(row));
-    else (row[1] === 'pending_writes' ? tuple.pendingWrites : tuple.pendingSends)?.push(toWrite(row));
-    lengths[asked] = (lengths[asked] ?? 0) + (row[6]?.length ?? 0);
+    if (kind === 'blobs') tuple.blobs?.push(toBlob(row));
+    else (kind === 'pending_writes' ? tuple.pendingWrites : tuple.pendingSends)?.push(toWrite(row));
+    lengths[asked] = (lengths[asked] ?? 0) + (row[4]?.length ?? 0);
   }
   if (isPaged) for (const { page } of reads) cut(page, limit);
   return Math.max(...lengths);
 }
 
 function toTuple(
-  [, , threadId, checkpointNs, checkpointId, parent, mark, f, g]: Row,
+  [threadId, checkpointNs, checkpointId, parent, mark, checkpoint, metadata]: Row,
   parts: TuplePart[],
 ): CheckpointTuple {
-  return {
+  const tuple: CheckpointTuple = {
     key: { threadId: threadId as StoredThreadId, checkpointNs, checkpointId },
     parentCheckpointId: parent,
-    checkpoint: fromJsonb(f, mark),
-    metadata: fromJsonb(g, mark),
-    ...(parts.includes('blobs') && { blobs: [] }),
-    ...(parts.includes('pending_writes') && { pendingWrites: [] }),
-    ...(parts.includes('pending_sends') && { pendingSends: [] }),
+    checkpoint: fromJsonb(checkpoint, mark),
+    metadata: fromJsonb(metadata, mark),
   };
+  if (parts.includes('blobs')) tuple.blobs = [];
+  if (parts.includes('pending_writes')) tuple.pendingWrites = [];
+  if (parts.includes('pending_sends')) tuple.pendingSends = [];
+  return tuple;
 }
 
-function toBlob([, , channel, version, type, , base64]: Row): StoredBlob {
+function toBlob([channel, version, type, , base64]: Row): StoredBlob {
   return { channel, version, type, base64: base64 === null ? null : oneLine(base64) };
 }
 
-function toWrite([, , taskId, idx, channel, type, base64, taskPath]: Row): StoredWrite {
+function toWrite([taskId, idx, channel, type, base64, taskPath]: Row): StoredWrite {
   return { taskId, idx: Number(idx), channel, type, base64: oneLine(base64 ?? ''), taskPath };
 }
 

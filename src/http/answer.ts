@@ -8,7 +8,7 @@ import { countAnswer } from './inflight.js';
 const COMPRESSION_MIN_BYTES = 16 * 1024;
 
 /** Characters that are written at once. */
-const PART = 64 * 1024;
+const PART = 256 * 1024;
 
 /** The fastest levels: most of an answer is Base64, of which the higher ones make little less. */
 const compress = compression({

@@ -88,9 +88,11 @@ export class TupleResponse {
   }
 }
 
-/** A JSON string, or null. */
+const NEEDS_ESCAPING = /["\\\u0000-\u001f\ud800-\udfff]/;
+
+/** A JSON string, or null. `JSON.stringify` takes twice as long, which is half of what a list of 100 takes here. */
 export function text(value: string | null): string {
-  return JSON.stringify(value);
+  return value === null || NEEDS_ESCAPING.test(value) ? JSON.stringify(value) : `"${value}"`;
 }
 
 /** Base64 has no character that JSON escapes. */
