@@ -124,7 +124,7 @@ it(
       msg: expect.stringMatching(/^the database is away, requests wait for it: 57P01 /),
     });
     const repeats = told.filter(({ level }) => level === 'debug');
-    expect(repeats.every(({ msg }) => /^sent again in \d+ ms: 57P01 /.test(msg))).toBe(true);
+    expect(repeats.filter(({ msg }) => !/^sent again in \d+ ms: 57P01 /.test(msg))).toEqual([]);
     const ends = told.filter(({ msg }) => msg.startsWith('the database is back'));
     expect(ends).toHaveLength(1);
     expect(ends[0]).toMatchObject({

@@ -61,9 +61,22 @@ export function isPooled({ extra }: DataSourceOptions): boolean {
   return !('statement_timeout' in (extra as object));
 }
 
+/** How long a statement may take, in milliseconds. */
+export function statementTimeoutOf({ extra }: DataSourceOptions): number {
+  const { statement_timeout: ours, query_timeout: given, role_timeout: roles } = extra as Timeout;
+  return ours ?? given ?? roles ?? Infinity;
+}
+
+/** Two of them pg knows; the third is a note for `statementTimeoutOf`. */
+interface Timeout {
+  statement_timeout?: number;
+  query_timeout?: number;
+  role_timeout?: number;
+}
+
 /** Who ends a statement: Postgres, told by us or by `alter role`; only where it does not, this service gives up. */
-function timeoutOf({ statementTimeoutMs }: Settings, server?: Server): object {
+function timeoutOf({ statementTimeoutMs }: Settings, server?: Server): Timeout {
   if (!server?.isPooled) return { statement_timeout: statementTimeoutMs };
   const isEnded = server.statementTimeoutMs > 0 && server.statementTimeoutMs <= statementTimeoutMs;
-  return isEnded ? {} : { query_timeout: statementTimeoutMs };
+  return isEnded ? { role_timeout: server.statementTimeoutMs } : { query_timeout: statementTimeoutMs };
 }

@@ -18,6 +18,7 @@ import {
   isReadOnly,
   sqlStateClassOf,
 } from './faults.js';
+import { statementTimeoutOf } from './data-source.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
 
@@ -210,10 +211,10 @@ export class Database implements OnApplicationShutdown {
   /** Throws what is not to be sent again. */
   private refuse(error: unknown, elapsedMs: number): void {
     const cause = faultOf(error);
-    const { statementTimeoutMs } = this.settings;
     if (isCanceled(cause)) {
-      if (elapsedMs < statementTimeoutMs) return; // by an administrator
-      throw new DatabaseUnavailableError(`A statement took over ${statementTimeoutMs} ms`, { cause });
+      const timeoutMs = statementTimeoutOf(this.dataSource.options);
+      if (elapsedMs < timeoutMs) return; // by an administrator
+      throw new DatabaseUnavailableError(`A statement took over ${timeoutMs} ms`, { cause });
     }
     if (!isPassing(cause)) throw error;
   }

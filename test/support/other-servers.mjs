@@ -41,6 +41,7 @@ try {
     console.log(`Through ${version} in transaction mode, ${keeps ? 'with' : 'without'} named statements`);
     environment.TEST_POOLER_URL = pooler.url;
     if (!keeps) {
+      environment.DATABASE_PREPARED = 'false';
       environment.TEST_SETTINGS = JSON.stringify({ DATABASE_PREPARED: 'false' });
       left.push('test/merging', 'test/plans');
     }

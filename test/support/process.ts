@@ -18,6 +18,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 export const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
+const { DATABASE_PREPARED } = process.env;
 const POLL_MS = 20;
 const PATIENCE_MS = 30_000;
 
@@ -42,7 +43,10 @@ export class Service {
     }
   }
 
-  /** Starts it on a free port; nothing of this process's own settings reaches it. `ca` is to know it by, with TLS. */
+  /**
+   * Starts it on a free port; of this process's own settings only DATABASE_PREPARED reaches it, which is about the server.
+   * `ca` is to know it by, with TLS.
+   */
   static start(
     environment: Record<string, string>,
     { main = MAIN, ca, ...identity }: { uid?: number; gid?: number; main?: string; ca?: string } = {},
@@ -56,6 +60,7 @@ export class Service {
           PORT: '0',
           SHUTDOWN_DELAY_MS: '0',
           AUTH_MODE: 'none',
+          ...(DATABASE_PREPARED !== undefined && { DATABASE_PREPARED }),
         },
         ...environment,
       },

@@ -39,8 +39,6 @@ export async function startPostgres(bin) {
     ...{ listen_addresses: '127.0.0.1', port, unix_socket_directories: '', logging_collector: 'off' },
     // A crash of the machine may cost a test its rows.
     ...{ fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' },
-    // What the README asks for behind a pooler.
-    client_connection_check_interval: '1s',
   };
   const told = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
   // A password that nobody asks for: a test looks for it where none should be.
