@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { itMerging } from './support/app.js';
 import { aPut, aThread, base64 } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import { type OtlpReceiver, startOtlpReceiver } from './support/otlp-receiver.js';
@@ -160,7 +161,7 @@ describe.each(['true', 'false'])('a request that is traced, with FAST_PATH=%s', 
   );
 });
 
-it(
+itMerging(
   'of a statement that requests share each has a span of its own, and they are linked',
   async () => {
     await start();
