@@ -46,4 +46,6 @@ export default {
   // Node keeps every ESM module registry of a worker alive: some 25 MB a file.
   workerIdleMemoryLimit: '1GB',
   testTimeout: 30_000,
+  // Most of their time tests wait, for Postgres or for processes: one for each core, not one less.
+  maxWorkers: '100%',
 };
