@@ -50,6 +50,8 @@ try {
     process.execPath,
     [
       ...['--experimental-vm-modules', '--no-warnings', 'node_modules/jest/bin/jest.js'],
+      // PgBouncer is one process with few connections: two suites at once would measure each other's load.
+      ...(which === 'pgbouncer' ? ['--maxWorkers=1'] : []),
       ...['--selectProjects', 'fast', '--testPathIgnorePatterns', '/node_modules/', '\\.spec\\.ts$', ...left],
       '--',
       ...jestArguments,
