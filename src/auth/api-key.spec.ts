@@ -91,9 +91,10 @@ describe('a key', () => {
       times.sort((a, b) => a - b);
       return { low: times[Math.floor(times.length * 0.1)]!, high: times[Math.floor(times.length * 0.9)]! };
     });
+    // One that is refused without being hashed takes less than half as long.
     for (const { low, high } of wrong) {
-      expect(low).toBeLessThan(right!.high);
-      expect(right!.low).toBeLessThan(high);
+      expect(low).toBeLessThan(1.5 * right!.high);
+      expect(right!.low).toBeLessThan(1.5 * high);
     }
   });
 });
