@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, aWrite, base64 } from './support/builders.js';
 
@@ -39,6 +40,32 @@ describe('get-tuple', () => {
     const thread_id = aThread();
     for (const checkpoint_id of ['1', '2', '3']) await app.post('put', aPut({ thread_id, checkpoint_id }));
     expect((await get({ thread_id, checkpoint_id: '2' })).checkpoint_id).toBe('2');
+  });
+
+  it('gives large blobs and writes back to those who stored them, whatever else is stored and read meanwhile', async () => {
+    const lengths = [65_535, 65_536, 196_608, 196_609, 300_000, 1_000_000];
+    const agent = async (thread_id: string) => {
+      for (let round = 0; round < 4; round += 1) {
+        const values = lengths.map((length) => base64(randomBytes(length)));
+        const channel_versions = Object.fromEntries(values.map((_, at) => [`é${at}`, `${round}`]));
+        const blobs = values.map((blob, at) => ({ channel: `é${at}`, version: `${round}`, type: 't', blob }));
+        const writes = values.map((blob, idx) => aWrite({ idx, blob, task_path: '"' }));
+        const checkpoint_id = `${round}`;
+        const checkpoint = { v: 4, channel_versions };
+        await Promise.all([
+          app.post('put', aPut({ thread_id, checkpoint_id, checkpoint, blobs })),
+          app.post('put-writes', aPutWrites({ thread_id, checkpoint_id, writes })),
+        ]);
+        const include = ['blobs', 'pending_writes'];
+        const tuple = await get({ thread_id, include });
+        const { json: page } = await app.post('list', { thread_id, limit: 1, include });
+        expect(page[0]).toEqual(tuple);
+        expect(tuple).toMatchObject({ thread_id, checkpoint_id, checkpoint, pending_writes: writes });
+        expect(tuple.blobs).toHaveLength(blobs.length);
+        expect(tuple.blobs).toEqual(expect.arrayContaining(blobs));
+      }
+    };
+    await Promise.all(Array.from({ length: 6 }, () => agent(aThread())));
   });
 
   describe('include', () => {

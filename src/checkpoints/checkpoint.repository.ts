@@ -16,8 +16,8 @@ import type {
   HistoryWrite,
 } from './checkpoint.js';
 import { fromJsonb } from './jsonb-text.js';
-import { oneLine, type Read, ReadStatements } from './read.statement.js';
-import { MERGE, type Store, StoreStatement } from './store.statement.js';
+import { type Read, ReadStatements } from './read.statement.js';
+import { giveBackBytes, MERGE, type Store, StoreStatement } from './store.statement.js';
 import { tablesOf } from './tables.js';
 import type { StoredThreadId } from './tenant.js';
 import { openChannels } from './thread.repository.js';
@@ -55,7 +55,7 @@ export class CheckpointRepository {
     const tables = tablesOf(dataSource);
     ({ checkpoints: this.checkpoints, blobs: this.blobs, writes: this.writes } = tables);
     this.reads = new ReadStatements(tables, (sql, parameters) =>
-      this.database.send(sql, parameters, 'array'),
+      this.database.sendForArrays(sql, parameters),
     );
     const statement = new StoreStatement(tables);
     this.stores = {
@@ -63,6 +63,7 @@ export class CheckpointRepository {
       run: async (stores) => {
         const { sql, parameters } = statement.of(stores);
         await this.database.send(sql, parameters);
+        giveBackBytes(stores);
       },
     };
   }
@@ -220,5 +221,10 @@ function toHistoryWrite(row: HistoryRow): HistoryWrite {
     base64,
     task_path: taskPath,
   } = row;
-  return { checkpointId, taskId, idx, channel, type, base64: oneLine(base64 ?? ''), taskPath };
+  return { checkpointId, taskId, idx, channel, type, blob: oneLine(base64 ?? ''), taskPath };
+}
+
+/** Postgres breaks Base64 into lines of 76 characters. */
+function oneLine(base64: string): string {
+  return base64.replaceAll('\n', '');
 }

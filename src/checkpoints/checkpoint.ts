@@ -36,21 +36,24 @@ export interface NewCheckpoint {
   blobs: ChannelBlob[];
 }
 
-/** A blob as it is read: its bytes stay Base64 from Postgres to the answer. */
+/** Bytes as they are read: Base64, or as they are when they are many. */
+export type StoredBytes = string | Buffer;
+
+/** A blob as it is read. */
 export interface StoredBlob {
   channel: string;
   version: string;
   type: string;
-  base64: string | null;
+  blob: StoredBytes | null;
 }
 
-/** A write as it is read: its bytes stay Base64 from Postgres to the answer. */
+/** A write as it is read. */
 export interface StoredWrite {
   taskId: string;
   idx: number;
   channel: string;
   type: string | null;
-  base64: string;
+  blob: StoredBytes;
   taskPath: string;
 }
 
@@ -91,6 +94,8 @@ export interface CheckpointPage {
 /** A write of a channel's history. */
 export interface HistoryWrite extends StoredWrite {
   checkpointId: string;
+  /** Base64. */
+  blob: string;
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { JsonWithBlobs } from '../http/json-with-blobs.js';
 import { Body, Controller, Res } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import type { ServerResponse } from 'node:http';
@@ -46,7 +47,7 @@ export class CheckpointsController {
     request: { type: GetTupleRequest, example: EXAMPLES.getTuple },
     answer: { type: TupleResponse, nullable: true, example: EXAMPLES.tuple },
   })
-  async getTuple(@Body() body: GetTupleRequest): Promise<string> {
+  async getTuple(@Body() body: GetTupleRequest): Promise<string | JsonWithBlobs> {
     return body.toAnswer(await this.getTupleUseCase.execute(body.toInput()));
   }
 
@@ -82,7 +83,7 @@ export class CheckpointsController {
   async list(
     @Body() body: ListRequest,
     @Res({ passthrough: true }) response: ServerResponse,
-  ): Promise<string> {
+  ): Promise<string | JsonWithBlobs> {
     return body.toAnswer(await this.listUseCase.execute(body.toInput()), response);
   }
 

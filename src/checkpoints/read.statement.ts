@@ -4,6 +4,7 @@ import type {
   CheckpointPage,
   CheckpointTuple,
   StoredBlob,
+  StoredBytes,
   StoredWrite,
   TuplePart,
 } from './checkpoint.js';
@@ -32,8 +33,8 @@ export interface Asked {
 type Send = (sql: string, parameters: unknown[]) => Promise<Row[]>;
 
 /**
- * A checkpoint, `asked` being the number of its read; or, with a `kind`, what belongs to the n-th one of the answer, and then
- * nothing is asked.
+ * A checkpoint, `number` being that of its read; or, with a `kind`, what belongs to the n-th one of the answer, and then
+ * `number` is the index of a write.
  */
 type Row = [
   a: string,
@@ -43,9 +44,10 @@ type Row = [
   e: string | null,
   f: string,
   g: string,
-  asked: number,
+  number: number,
   n: number,
   kind?: TuplePart | null,
+  blob?: StoredBytes | null,
 ];
 
 /** Of the many forms of a read, these are kept. */
@@ -146,7 +148,7 @@ export class ReadStatements {
          cross join lateral (select (row_number() over ())::int as k, * from (${found}) as found) as found
       ),
       wanted as (select * from page where k <= ${limit})
-      ${checkpoints('page', ', n, null')}
+      ${checkpoints('page', ', n, null, null::bytea')}
       ${parts.map((part) => `union all (${this.selectPart(part)})`).join('\n')}`;
   }
 
@@ -156,7 +158,7 @@ export class ReadStatements {
         // Whatever else a client stored as channel_versions, the checkpoint can be read. `limit` and `offset` make
         // what follows look-ups by key; without statistics Postgres would read the whole thread to join it.
         return `
-          select b.channel, b.version, b.type, null, encode(b.blob, 'base64'), null, null, null, n, 'blobs'
+          select b.channel, b.version, b.type, null, null, null, null, null, n, 'blobs', b.blob
             from wanted as page
            cross join jsonb_each_text(
                    case jsonb_typeof(checkpoint -> 'channel_versions')
@@ -169,8 +171,7 @@ export class ReadStatements {
                                 limit 1) as b`;
       case 'pending_writes':
         return `
-          select w.task_id, w.idx::text, w.channel, w.type, encode(w.blob, 'base64'), w.task_path, null, null,
-                 n, 'pending_writes'
+          select w.task_id, w.channel, w.task_path, w.type, null, null, null, w.idx, n, 'pending_writes', w.blob
             from wanted as page
            cross join lateral (select *
                                  from ${this.tables.writes} w
@@ -180,8 +181,7 @@ export class ReadStatements {
            order by n, w.task_id collate "C", w.idx`;
       case 'pending_sends':
         return `
-          select w.task_id, w.idx::text, w.channel, w.type, encode(w.blob, 'base64'), w.task_path, null, null,
-                 n, 'pending_sends'
+          select w.task_id, w.channel, w.task_path, w.type, null, null, null, w.idx, n, 'pending_sends', w.blob
             from wanted as page
            cross join lateral (select *
                                  from ${this.tables.writes} w
@@ -258,7 +258,7 @@ function fill({ parts, limit, isPaged }: Read, reads: Asked[], rows: Row[]): num
     if (tuple === undefined || asked === undefined) continue;
     if (kind === 'blobs') tuple.blobs?.push(toBlob(row));
     else (kind === 'pending_writes' ? tuple.pendingWrites : tuple.pendingSends)?.push(toWrite(row));
-    lengths[asked] = (lengths[asked] ?? 0) + (row[4]?.length ?? 0);
+    lengths[asked] = (lengths[asked] ?? 0) + (row[10]?.length ?? 0);
   }
   if (isPaged) for (const { page } of reads) cut(page, limit);
   return Math.max(...lengths);
@@ -280,12 +280,12 @@ function toTuple(
   return tuple;
 }
 
-function toBlob([channel, version, type, , base64]: Row): StoredBlob {
-  return { channel, version, type, base64: base64 === null ? null : oneLine(base64) };
+function toBlob([channel, version, type, , , , , , , , blob = null]: Row): StoredBlob {
+  return { channel, version, type, blob };
 }
 
-function toWrite([taskId, idx, channel, type, base64, taskPath]: Row): StoredWrite {
-  return { taskId, idx: Number(idx), channel, type, base64: oneLine(base64 ?? ''), taskPath };
+function toWrite([taskId, channel, taskPath, type, , , , idx, , , blob]: Row): StoredWrite {
+  return { taskId, idx, channel, type, blob: blob ?? '', taskPath };
 }
 
 /** The row beyond the limit only tells that there are more. */
@@ -293,9 +293,4 @@ function cut(page: CheckpointPage, limit: number): void {
   if (page.tuples.length <= limit) return;
   page.tuples.length = limit;
   page.next = page.tuples.at(-1)?.key ?? null;
-}
-
-/** Postgres breaks Base64 into lines of 76 characters. */
-export function oneLine(base64: string): string {
-  return base64.replaceAll('\n', '');
 }

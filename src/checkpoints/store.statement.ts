@@ -1,4 +1,5 @@
 import type { Kind } from '../database/request-queue.js';
+import { giveBack } from '../spare-buffers.js';
 import type { CheckpointKey, NewCheckpoint, PendingWrite } from './checkpoint.js';
 import { toJsonb } from './jsonb-text.js';
 import { byteaArray, intArray, textArray } from './postgres-array.js';
@@ -18,14 +19,22 @@ export const MERGE: NonNullable<Kind<Store>['merge']> = {
     const tasks = new Set(store.writes.map((write) => write.taskId));
     return [...tasks].map((taskId) => [checkpointNs, checkpointId, taskId].join('\0'));
   },
-  rowsOf: (store) => ('checkpoint' in store ? 1 + store.checkpoint.blobs.length : store.writes.length),
+  rowsOf: (store) => ('checkpoint' in store ? 1 : 0) + rowsOf(store).length,
   bytesOf: (store) => {
-    const rows = 'checkpoint' in store ? store.checkpoint.blobs : store.writes;
     const documents =
       'checkpoint' in store ? store.checkpoint.checkpoint.length + store.checkpoint.metadata.length : 0;
-    return rows.reduce((sum, { blob }) => sum + (blob?.length ?? 0), documents);
+    return rowsOf(store).reduce((sum, { blob }) => sum + (blob?.length ?? 0), documents);
   },
 };
+
+function rowsOf(store: Store): { blob: Buffer | null }[] {
+  return 'checkpoint' in store ? store.checkpoint.blobs : store.writes;
+}
+
+/** Of what has been stored nobody needs the bytes. */
+export function giveBackBytes(stores: Store[]): void {
+  for (const store of stores) for (const { blob } of rowsOf(store)) if (blob !== null) giveBack(blob);
+}
 
 /**
  * One statement that carries out stores which have no row in common. Its text depends on what kinds there are, not on how

@@ -10,6 +10,7 @@ import { AddThreadOrderIndex1764000000002 } from './migrations/1764000000002-add
 import { SetBlobStorage1764000000003 } from './migrations/1764000000003-set-blob-storage.js';
 import { AddApiKeys1764000000004 } from './migrations/1764000000004-add-api-keys.js';
 import { AddAuditLog1764000000005 } from './migrations/1764000000005-add-audit-log.js';
+import { BinaryClient } from './binary-client.js';
 import { APPLICATION_NAME, type Server } from './server.js';
 
 /** TypeORM's own table, under a name that no other program's can meet. */
@@ -52,7 +53,11 @@ export function dataSourceOptions(
     connectTimeoutMS: Math.min(settings.queueWaitMs, CONNECT_TIMEOUT_MS),
     // The pool replaces a connection that breaks while idle; without a handler the process would end.
     poolErrorHandler: () => undefined,
-    extra: { ...timeoutOf(settings, server), keepAlive: true },
+    extra: {
+      ...timeoutOf(settings, server),
+      keepAlive: true,
+      ...(settings.fastPath && { Client: BinaryClient }),
+    },
   };
 }
 

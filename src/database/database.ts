@@ -18,6 +18,7 @@ import {
   isReadOnly,
   sqlStateClassOf,
 } from './faults.js';
+import { AS_THEY_ARE } from './binary-client.js';
 import { statementTimeoutOf } from './data-source.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
@@ -29,6 +30,9 @@ const FIRST_DELAY_MS = 50;
 const MAX_DELAY_MS = 1000;
 /** Statements that keep their plan on a connection. `list` alone has hundreds of forms, most of which nobody asks for. */
 const MAX_PREPARED = 64;
+
+const ARRAYS = { rowMode: 'array' };
+const BINARY_ARRAYS = { ...ARRAYS, binary: true, types: AS_THEY_ARE };
 
 /** Requests that are not merged: each brings its own work. */
 const SINGLE: Kind<() => Promise<void>> = { run: async ([work]) => work?.() };
@@ -114,10 +118,15 @@ export class Database implements OnApplicationShutdown {
   }
 
   /** What `Kind.run` is made of: runs a statement without waiting for a turn. @throws as `query` */
-  async send<Row>(sql: string, values: unknown[], rowMode?: 'array'): Promise<Row[]> {
-    const statement = { name: this.nameOf(sql), text: sql, values, ...(rowMode && { rowMode }) };
+  async send<Row>(sql: string, values: unknown[], format: object = {}): Promise<Row[]> {
+    const statement = { name: this.nameOf(sql), text: sql, values, ...format };
     const { rows } = await this.retry(() => this.pool.query(statement));
     return rows as Row[];
+  }
+
+  /** The same for rows as arrays. On the fast path a `bytea` is Base64, otherwise a Buffer. @throws as `query` */
+  sendForArrays<Row>(sql: string, values: unknown[]): Promise<Row[]> {
+    return this.send(sql, values, this.settings.fastPath ? BINARY_ARRAYS : ARRAYS);
   }
 
   private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {

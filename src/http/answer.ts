@@ -3,12 +3,10 @@ import zlib from 'node:zlib';
 import compression from 'compression';
 import type { Request, Response } from 'express';
 import { countAnswer } from './inflight.js';
+import { JsonWithBlobs, PART, partsOf } from './json-with-blobs.js';
 
 /** Below this an answer fits few packets, and compressing it costs more than it saves. */
 const COMPRESSION_MIN_BYTES = 16 * 1024;
-
-/** Characters that are written at once. */
-const PART = 256 * 1024;
 
 /** The fastest levels: most of an answer is Base64, of which the higher ones make little less. */
 const compress = compression({
@@ -26,32 +24,28 @@ export function answer(response: ServerResponse, body: unknown): void {
   if (!response.hasHeader('Content-Type')) {
     response.setHeader('Content-Type', 'application/json; charset=utf-8');
   }
-  const text = typeof body === 'string' ? body : JSON.stringify(body);
-  if (text.length < COMPRESSION_MIN_BYTES) {
-    response.end(text);
+  const json = typeof body === 'string' || body instanceof JsonWithBlobs ? body : JSON.stringify(body);
+  if (typeof json === 'string' && json.length < COMPRESSION_MIN_BYTES) {
+    response.end(json);
     return;
   }
-  countAnswer(response, text.length);
+  countAnswer(response, json.length);
   const write = () => {
-    if (text.length > PART) writeParts(response, text);
-    else response.end(text);
+    if (typeof json !== 'string') writeParts(response, json.length, json.parts());
+    else if (json.length <= PART) response.end(json);
+    else writeParts(response, Buffer.byteLength(json), partsOf(json, 0, json.length));
   };
   if (!response.req.headers['accept-encoding']) write();
   // Its middleware, put to work once the answer is there: the short ones need not pass through it.
   else compress(response.req as Request, response as Response, write);
 }
 
-/** Writes a long text as fast as it is read, so that there are never all of its bytes beside it. */
-function writeParts(response: ServerResponse, text: string): void {
-  response.setHeader('Content-Length', Buffer.byteLength(text));
-  let at = 0;
+/** Writes a long answer as fast as it is read, so that there are never all of its bytes. */
+function writeParts(response: ServerResponse, bytes: number, parts: Iterator<string>): void {
+  response.setHeader('Content-Length', bytes);
   const write = () => {
-    while (at < text.length) {
-      let end = Math.min(at + PART, text.length);
-      if (isHighSurrogate(text.charCodeAt(end - 1))) end = Math.min(end + 1, text.length);
-      const part = text.slice(at, end);
-      at = end;
-      if (!response.write(part) && at < text.length) {
+    for (let part = parts.next(); part.done !== true; part = parts.next()) {
+      if (!response.write(part.value)) {
         response.once('drain', write);
         return;
       }
@@ -59,8 +53,4 @@ function writeParts(response: ServerResponse, text: string): void {
     response.end();
   };
   write();
-}
-
-function isHighSurrogate(code: number): boolean {
-  return code >= 0xd800 && code <= 0xdbff;
 }

@@ -7,11 +7,12 @@ import {
   UnsupportedMediaTypeError,
 } from '../checkpoints/checkpoint.errors.js';
 import type { Settings } from '../config/env.js';
+import { giveBack } from '../spare-buffers.js';
 import { setCaller } from './caller.js';
 import type { Middleware } from './exact-routes.js';
 import { JsonLengthError, JsonSyntaxError, parseExactJson } from './exact-json.js';
 import { Inflight } from './inflight.js';
-import { collectLarge, giveBack, LARGE_BODY_BYTES, parseLarge } from './large-body.js';
+import { collectLarge, LARGE_BODY_BYTES, parseLarge } from './large-body.js';
 
 /** The documents that LangGraph owns; their JSON goes to and from the database as text. */
 const EXACT_FIELDS: ReadonlySet<string> = new Set(['checkpoint', 'metadata', 'filter_metadata']);

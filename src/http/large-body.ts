@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import zlib from 'node:zlib';
+import { bufferOf, giveBack } from '../spare-buffers.js';
 import type { Inflight, Share } from './inflight.js';
 
 /** A body of at least so many bytes, or of unknown length, is collected and parsed here. */
@@ -126,38 +127,6 @@ function collect(
 }
 
 /**
- * Buffers of bodies that have been parsed. The next ones take them: V8 would free them only at its next collection, by when
- * a few bodies have come.
- */
-const spare: Buffer[] = [];
-const SPARE_BYTES = 32 * 1024 * 1024;
-const SPARE_MS = 2000;
-let spareBytes = 0;
-let forget: NodeJS.Timeout | undefined;
-
-function bufferOf(length: number): Buffer {
-  const at = spare.findIndex((buffer) => buffer.length >= length && buffer.length <= 2 * length);
-  if (at === -1) return Buffer.allocUnsafe(length);
-  const [found] = spare.splice(at, 1) as [Buffer];
-  spareBytes -= found.length;
-  return found;
-}
-
-/** The bytes of a body are needed no more; nothing may refer to them. */
-export function giveBack(bytes: Buffer): void {
-  const whole = Buffer.from(bytes.buffer);
-  if (bytes.byteOffset > 0 || whole.length < LARGE_BODY_BYTES || spareBytes + whole.length > SPARE_BYTES)
-    return;
-  spare.push(whole);
-  spareBytes += whole.length;
-  forget ??= setTimeout(() => {
-    spare.length = 0;
-    spareBytes = 0;
-    forget = undefined;
-  }, SPARE_MS).unref();
-}
-
-/**
  * Parses a body whose large blobs are decoded from its bytes, without a text of them, which would be as long again. They
  * become Buffers at once. `parse` gets the text that is left.
  *
@@ -215,7 +184,7 @@ function decoded(bytes: Buffer, start: number, end: number): Buffer | null {
   if (characters.length % 4 !== 0 || characters.includes(0x2d) || characters.includes(0x5f)) return null;
   const padding = bytes[end - 1] !== 0x3d ? 0 : bytes[end - 2] !== 0x3d ? 1 : 2;
   const length = (characters.length / 4) * 3 - padding;
-  const blob = Buffer.allocUnsafe(length);
+  const blob = bufferOf(length);
   let at = 0;
   for (let from = 0; from < characters.length; from += PIECE) {
     at += blob.write(characters.toString('latin1', from, from + PIECE), at, 'base64');

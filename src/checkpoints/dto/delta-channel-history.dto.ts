@@ -41,9 +41,9 @@ export class ChannelHistoryResponse {
   static json(histories: Map<string, ChannelHistory>): string {
     const members = [...histories].map(([channel, { writes, seed }]) => {
       const list = writes.map(
-        ({ checkpointId, taskId, idx, type, base64, taskPath }) =>
+        ({ checkpointId, taskId, idx, type, blob, taskPath }) =>
           `{"checkpoint_id":${text(checkpointId)},"task_id":${text(taskId)},"idx":${idx},"type":${text(type)}` +
-          `,"blob":"${base64}","task_path":${text(taskPath)}}`,
+          `,"blob":"${blob}","task_path":${text(taskPath)}}`,
       );
       return `${text(channel)}:{"writes":[${list.join()}]${seed === null ? '' : `,"seed":${seedJson(seed)}`}}`;
     });

@@ -1,10 +1,11 @@
+import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import { TUPLE_PARTS, type CheckpointTuple, type TuplePart } from '../checkpoint.js';
 import type { GetTupleInput } from '../use-cases/get-tuple.use-case.js';
 import { LatestOrKeyDto } from './checkpoint-key.dto.js';
 import { IsListOf } from './fields.js';
-import { TupleResponse } from './tuple.response.js';
+import { answerOf, TupleResponse } from './tuple.response.js';
 
 export class GetTupleRequest extends LatestOrKeyDto {
   @ApiProperty({
@@ -29,7 +30,9 @@ export class GetTupleRequest extends LatestOrKeyDto {
   }
 
   /** The answer to this request: the tuple, or `null` when there is none. */
-  toAnswer(tuple: CheckpointTuple | null): string {
-    return tuple === null ? 'null' : TupleResponse.json(tuple, { taskPath: this.include != null });
+  toAnswer(tuple: CheckpointTuple | null): string | JsonWithBlobs {
+    if (tuple === null) return 'null';
+    const large: Buffer[] = [];
+    return answerOf(TupleResponse.json(tuple, { taskPath: this.include != null }, large), large);
   }
 }

@@ -1,3 +1,4 @@
+import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import type { ServerResponse } from 'node:http';
@@ -8,7 +9,7 @@ import type { StoredThreadId } from '../tenant.js';
 import type { ListInput } from '../use-cases/list.use-case.js';
 import { cursorOf, keyOf } from './cursor.js';
 import { IsCursor, IsIdOrEmpty, IsIntegerFrom, IsJsonObject, IsListOf, IsThreadId } from './fields.js';
-import { TupleResponse } from './tuple.response.js';
+import { answerOf, TupleResponse } from './tuple.response.js';
 
 export class ListRequest {
   @ApiProperty({
@@ -102,8 +103,10 @@ export class ListRequest {
   }
 
   /** The answer to this request. When rows were left out, the header x-next-cursor says where to go on. */
-  toAnswer(page: CheckpointPage, response: ServerResponse): string {
+  toAnswer(page: CheckpointPage, response: ServerResponse): string | JsonWithBlobs {
     if (page.next !== null) response.setHeader('x-next-cursor', cursorOf(page.next));
-    return `[${page.tuples.map((tuple) => TupleResponse.json(tuple, { taskPath: true })).join()}]`;
+    const large: Buffer[] = [];
+    const tuples = page.tuples.map((tuple) => TupleResponse.json(tuple, { taskPath: true }, large));
+    return answerOf(`[${tuples.join()}]`, large);
   }
 }

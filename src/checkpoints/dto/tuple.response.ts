@@ -1,5 +1,6 @@
 import { ApiProperty } from '@nestjs/swagger';
-import type { CheckpointTuple, StoredBlob, StoredWrite } from '../checkpoint.js';
+import { JsonWithBlobs, PLACE } from '../../http/json-with-blobs.js';
+import type { CheckpointTuple, StoredBlob, StoredBytes, StoredWrite } from '../checkpoint.js';
 import { callersThreadId } from '../tenant.js';
 
 class BlobResponse {
@@ -73,19 +74,28 @@ export class TupleResponse {
   })
   pending_sends?: WriteResponse[];
 
-  static json(tuple: CheckpointTuple, options: { taskPath: boolean }): string {
+  /** In the text large blobs have but their places; `large` gets them. */
+  static json(tuple: CheckpointTuple, options: { taskPath: boolean }, large: Buffer[]): string {
     const { key, parentCheckpointId, checkpoint, metadata, blobs, pendingWrites, pendingSends } = tuple;
-    const write = options.taskPath ? writeWithPathJson : writeJson;
+    const writesJson = (writes: StoredWrite[]) =>
+      writes
+        .map((write) => (options.taskPath ? writeWithPathJson(write, large) : writeJson(write, large)))
+        .join();
     return (
       `{"thread_id":${text(callersThreadId(key.threadId))},"checkpoint_ns":${text(key.checkpointNs)}` +
       `,"checkpoint_id":${text(key.checkpointId)},"parent_checkpoint_id":${text(parentCheckpointId)}` +
       `,"checkpoint":${checkpoint},"metadata":${metadata}` +
-      (blobs === undefined ? '' : `,"blobs":[${blobs.map(blobJson).join()}]`) +
-      (pendingWrites === undefined ? '' : `,"pending_writes":[${pendingWrites.map(write).join()}]`) +
-      (pendingSends === undefined ? '' : `,"pending_sends":[${pendingSends.map(write).join()}]`) +
+      (blobs === undefined ? '' : `,"blobs":[${blobs.map((blob) => blobJson(blob, large)).join()}]`) +
+      (pendingWrites === undefined ? '' : `,"pending_writes":[${writesJson(pendingWrites)}]`) +
+      (pendingSends === undefined ? '' : `,"pending_sends":[${writesJson(pendingSends)}]`) +
       '}'
     );
   }
+}
+
+/** An answer whose text was made with these large blobs. */
+export function answerOf(json: string, large: Buffer[]): string | JsonWithBlobs {
+  return large.length === 0 ? json : new JsonWithBlobs(json, large);
 }
 
 const NEEDS_ESCAPING = /["\\\u0000-\u001f\ud800-\udfff]/;
@@ -96,15 +106,21 @@ export function text(value: string | null): string {
 }
 
 /** Base64 has no character that JSON escapes. */
-function blobJson({ channel, version, type, base64 }: StoredBlob): string {
-  const blob = base64 === null ? 'null' : `"${base64}"`;
-  return `{"channel":${text(channel)},"version":${text(version)},"type":${text(type)},"blob":${blob}}`;
+function bytesJson(bytes: StoredBytes | null, large: Buffer[]): string {
+  if (bytes === null) return 'null';
+  if (typeof bytes === 'string') return `"${bytes}"`;
+  large.push(bytes);
+  return `"${PLACE}"`;
 }
 
-function writeJson({ taskId, idx, channel, type, base64 }: StoredWrite): string {
-  return `{"task_id":${text(taskId)},"idx":${idx},"channel":${text(channel)},"type":${text(type)},"blob":"${base64}"}`;
+function blobJson({ channel, version, type, blob }: StoredBlob, large: Buffer[]): string {
+  return `{"channel":${text(channel)},"version":${text(version)},"type":${text(type)},"blob":${bytesJson(blob, large)}}`;
 }
 
-function writeWithPathJson(write: StoredWrite): string {
-  return `${writeJson(write).slice(0, -1)},"task_path":${text(write.taskPath)}}`;
+function writeJson({ taskId, idx, channel, type, blob }: StoredWrite, large: Buffer[]): string {
+  return `{"task_id":${text(taskId)},"idx":${idx},"channel":${text(channel)},"type":${text(type)},"blob":${bytesJson(blob, large)}}`;
+}
+
+function writeWithPathJson(write: StoredWrite, large: Buffer[]): string {
+  return `${writeJson(write, large).slice(0, -1)},"task_path":${text(write.taskPath)}}`;
 }

@@ -1,0 +1,234 @@
+import { EventEmitter } from 'node:events';
+import type { Duplex } from 'node:stream';
+import { Client, type ClientConfig } from 'pg';
+import { parse } from 'pg-protocol';
+import { bufferOf, giveBack } from '../spare-buffers.js';
+
+const OIDS = { int4: 23, bytea: 17 };
+const DATA_ROW = 0x44;
+const BIND = 0x42;
+const HEADER_BYTES = 5;
+/** Of pieces and of fields, in bytes: smaller ones are joined, and become Base64. */
+const LARGE = 64 * 1024;
+
+/** A parameter in pieces, which together are its value in binary. */
+export class Pieces {
+  constructor(readonly pieces: Buffer[]) {}
+
+  get length(): number {
+    return this.pieces.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  /** What clients of pg as it comes send. */
+  toPostgres(): Buffer {
+    return Buffer.concat(this.pieces);
+  }
+}
+
+/** For statements whose `binary` is true: their fields are what `BinaryClient` makes of them. */
+export const AS_THEY_ARE = { getTypeParser: () => (value: unknown) => value };
+
+/** What this file knows of pg's connection, which has no types. */
+interface Connection {
+  stream: Duplex;
+  attachListeners: (stream: Duplex) => void;
+  bind: (message: Bind) => void;
+  emit: (name: string, message: unknown) => void;
+}
+
+interface Bind {
+  portal: string;
+  statement?: string;
+  values?: unknown[];
+  binary?: boolean;
+  valueMapper: (value: unknown) => Buffer | string | null;
+}
+
+interface Field {
+  dataTypeID: number;
+  format: 'text' | 'binary';
+}
+
+/**
+ * pg's client, with statements that are answered in binary: `int4` as a number, `bytea` as Base64, or from
+ * 64 KB on as a Buffer of `bufferOf`, anything else as text. pg
+ * reads every field as UTF-8, so blobs would have to be encoded by Postgres, whose line breaks are then removed: 8 MB take
+ * Node 54 ms so, and 1.4 ms here; 2 KB 1.0 and 0.2 µs. What is large is not copied: pg doubles its buffer until a row
+ * fits, and copies a parameter twice.
+ */
+export class BinaryClient extends Client {
+  constructor(config?: ClientConfig | string) {
+    super(config);
+    const { connection } = this as unknown as { connection: Connection };
+    const { bind } = connection;
+    connection.attachListeners = (stream) => {
+      listen(connection, stream);
+    };
+    connection.bind = (message) => {
+      if (message.values?.some((value) => value instanceof Pieces)) bindPieces(connection, message);
+      else bind.call(connection, message);
+    };
+  }
+}
+
+/** Emits what the server says, as pg's own connection does. */
+function listen(connection: Connection, stream: Duplex): void {
+  let decoders: Decoder[] = [];
+  const others = new EventEmitter();
+  void parse(others as unknown as NodeJS.ReadableStream, (message) => {
+    const name: string = message.name;
+    if (name === 'rowDescription')
+      decoders = (message as unknown as { fields: Field[] }).fields.map(decoderOf);
+    connection.emit(name === 'error' ? 'errorMessage' : name, message);
+  });
+  const messages = new Messages(
+    (bytes) => others.emit('data', bytes),
+    (bytes, at) => {
+      connection.emit('dataRow', { name: 'dataRow', fields: fieldsOf(bytes, at, decoders) });
+    },
+  );
+  stream.on('data', (bytes: Buffer) => {
+    messages.read(bytes);
+  });
+}
+
+/** Cuts a stream into messages. Each is a byte that tells its kind, then its length as a 32-bit integer, that byte left out. */
+class Messages {
+  /** One that began, and how many of its bytes have come. Nothing is known of its length until its header is there. */
+  private begun: Buffer | null = null;
+  private come = 0;
+
+  constructor(
+    /** Gets whole messages of other kinds. */
+    private readonly others: (bytes: Buffer) => void,
+    /** Gets where a row begins. */
+    private readonly row: (bytes: Buffer, at: number) => void,
+  ) {}
+
+  read(bytes: Buffer): void {
+    while (this.begun !== null) {
+      const copied = bytes.copy(this.begun, this.come);
+      this.come += copied;
+      if (this.come < this.begun.length) return;
+      bytes = bytes.subarray(copied);
+      const message = this.begun;
+      this.begun = null;
+      if (lengthOf(message, 0) > message.length) this.begin(message);
+      else {
+        this.whole(message);
+        giveBack(message);
+      }
+    }
+    const read = this.whole(bytes);
+    if (read < bytes.length) this.begin(bytes.subarray(read));
+  }
+
+  private begin(bytes: Buffer): void {
+    const length = bytes.length < HEADER_BYTES ? HEADER_BYTES : lengthOf(bytes, 0);
+    this.begun = bufferOf(length);
+    this.come = bytes.copy(this.begun);
+  }
+
+  /** Hands on the messages that are whole; returns where the first one begins that is not. */
+  private whole(bytes: Buffer): number {
+    let begin = 0;
+    let at = 0;
+    while (at + HEADER_BYTES <= bytes.length) {
+      const end = at + lengthOf(bytes, at);
+      if (end > bytes.length) break;
+      if (bytes[at] === DATA_ROW) {
+        if (begin < at) this.others(bytes.subarray(begin, at));
+        this.row(bytes, at + HEADER_BYTES);
+        begin = end;
+      }
+      at = end;
+    }
+    if (begin < at) this.others(bytes.subarray(begin, at));
+    return at;
+  }
+}
+
+function lengthOf(bytes: Buffer, at: number): number {
+  return 1 + bytes.readUInt32BE(at + 1);
+}
+
+type Decoder = (bytes: Buffer, start: number, end: number) => string | number | Buffer;
+
+function decoderOf({ format, dataTypeID }: Field): Decoder {
+  if (format === 'binary' && dataTypeID === OIDS.bytea) return bytea;
+  if (format === 'binary' && dataTypeID === OIDS.int4) return int4;
+  return utf8;
+}
+
+const bytea: Decoder = (bytes, start, end) => {
+  if (end - start < LARGE) return bytes.toString('base64', start, end);
+  const large = bufferOf(end - start);
+  bytes.copy(large, 0, start, end);
+  return large;
+};
+const int4: Decoder = (bytes, start) => bytes.readInt32BE(start);
+const utf8: Decoder = (bytes, start, end) => bytes.toString('utf8', start, end);
+
+/** The number of fields, then each behind its length, which is -1 for null. */
+function fieldsOf(bytes: Buffer, at: number, decoders: Decoder[]): (ReturnType<Decoder> | null)[] {
+  const count = bytes.readInt16BE(at);
+  const fields = new Array<ReturnType<Decoder> | null>(count);
+  at += 2;
+  for (let n = 0; n < count; n += 1) {
+    const length = bytes.readInt32BE(at);
+    at += 4;
+    if (length === -1) fields[n] = null;
+    else {
+      fields[n] = (decoders[n] ?? utf8)(bytes, at, at + length);
+      at += length;
+    }
+  }
+  return fields;
+}
+
+/** Sends a Bind message, whose large pieces go to the socket as they are. */
+function bindPieces(
+  { stream }: Connection,
+  { portal, statement, values = [], binary, valueMapper }: Bind,
+): void {
+  const parameters = values.map((value) => (value instanceof Pieces ? value : valueMapper(value)));
+  const formats = parameters.map((value) => (typeof value === 'string' ? 0 : 1));
+  const pieces = [
+    Buffer.from(`${portal}\0${statement ?? ''}\0`),
+    int16s(formats.length, ...formats, formats.length),
+  ];
+  for (const value of parameters) {
+    if (value instanceof Pieces) {
+      pieces.push(int32(value.length));
+      for (const piece of value.pieces) pieces.push(piece);
+    } else if (value === null) pieces.push(int32(-1));
+    else {
+      const bytes = typeof value === 'string' ? Buffer.from(value) : value;
+      pieces.push(int32(bytes.length), bytes);
+    }
+  }
+  pieces.push(int16s(1, binary === true ? 1 : 0));
+  const length = 4 + pieces.reduce((sum, piece) => sum + piece.length, 0);
+  let small = [Buffer.from([BIND]), int32(length)];
+  for (const piece of pieces) {
+    if (piece.length < LARGE) small.push(piece);
+    else {
+      stream.write(Buffer.concat(small));
+      stream.write(piece);
+      small = [];
+    }
+  }
+  stream.write(Buffer.concat(small));
+}
+
+function int16s(...numbers: number[]): Buffer {
+  const bytes = Buffer.allocUnsafe(2 * numbers.length);
+  numbers.forEach((number, at) => bytes.writeInt16BE(number, 2 * at));
+  return bytes;
+}
+
+function int32(number: number): Buffer {
+  const bytes = Buffer.allocUnsafe(4);
+  bytes.writeInt32BE(number);
+  return bytes;
+}

@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto';
+import net from 'node:net';
+import pg from 'pg';
+import { AS_THEY_ARE, BinaryClient, Pieces } from '../src/database/binary-client.js';
+import { giveBack } from '../src/spare-buffers.js';
+import { createDatabase, type TestDatabase } from './support/database.js';
+
+const KB = 1024;
+const SIZES = [0, 1, 2, 3, 64 * KB - 1, 64 * KB, 256 * KB, 3 * 1024 * KB + 1];
+const LENGTHS = [...SIZES, ...SIZES];
+
+/** A socket that gives what it reads in pieces of so many bytes. */
+class PiecewiseSocket extends net.Socket {
+  constructor(private readonly bytes: number) {
+    super();
+  }
+
+  override emit(event: string | symbol, ...values: unknown[]): boolean {
+    const [chunk] = values;
+    if (event !== 'data' || !(chunk instanceof Buffer))
+      return super.emit(event as 'data', ...(values as [Buffer]));
+    for (let at = 0; at < chunk.length; at += this.bytes)
+      super.emit('data', chunk.subarray(at, at + this.bytes));
+    return true;
+  }
+}
+
+describe('BinaryClient', () => {
+  let database: TestDatabase;
+  const ends: (() => Promise<void>)[] = [];
+  beforeAll(async () => {
+    database = await createDatabase({ like: 'empty' });
+  });
+  afterEach(async () => {
+    for (const end of ends.splice(0).reverse()) await end();
+  });
+  afterAll(() => database.drop());
+
+  async function connect(config: pg.ClientConfig = {}): Promise<BinaryClient> {
+    const client = new BinaryClient({ connectionString: database.url, ...config });
+    await client.connect();
+    ends.push(() => client.end());
+    return client;
+  }
+
+  const binary = async (client: pg.Client, text: string, values: unknown[] = []) => {
+    const statement = { text, values, rowMode: 'array', binary: true, types: AS_THEY_ARE };
+    return (await client.query(statement)).rows as unknown[][];
+  };
+
+  /** Rows of every size, twice, with what stands in them. */
+  const ROWS = `
+    select n, 'é' || n, null, decode(repeat('07', length), 'hex')
+      from unnest($1::int[], $2::int[]) as r (n, length)`;
+  const numbers = LENGTHS.map((_, n) => n - 3);
+  const expected = LENGTHS.map((length, n) => {
+    const bytes = Buffer.alloc(length, 7);
+    return [n - 3, `é${n - 3}`, null, length < 64 * KB ? bytes.toString('base64') : bytes];
+  });
+  /** Jest takes seconds to compare Buffers. */
+  const comparable = (rows: unknown[][]) =>
+    rows.map((row) =>
+      row.map((value) => (value instanceof Buffer ? createHash('md5').update(value).digest() : value)),
+    );
+
+  it.each([1, 7, 1000, 65_537])('reads rows that arrive in pieces of %i bytes', async (bytes) => {
+    const client = await connect({ stream: () => new PiecewiseSocket(bytes) });
+    const rows = await binary(client, ROWS, [numbers, LENGTHS]);
+    expect(comparable(rows)).toEqual(comparable(expected));
+  });
+
+  it('gives each field bytes of its own, of buffers that are used again', async () => {
+    const client = await connect();
+    const rows = await binary(client, ROWS, [numbers, LENGTHS]);
+    expect(comparable(rows)).toEqual(comparable(expected));
+    for (const [, , , bytes] of rows) if (bytes instanceof Buffer) giveBack(bytes);
+    expect(comparable(await binary(client, ROWS, [numbers, LENGTHS]))).toEqual(comparable(expected));
+  });
+
+  it('answers other statements as pg does, and says what is wrong with one', async () => {
+    const client = await connect();
+    const notices: unknown[] = [];
+    client.on('notice', ({ message }) => notices.push(message));
+    await client.query(`do $$ begin raise notice 'look'; end $$`);
+    expect(notices).toEqual(['look']);
+    const text = `select 1::int8 as a, '{"b":1}'::jsonb as b, '\\x0102'::bytea as c, 'x' as d, null as e`;
+    expect((await client.query(text)).rows).toEqual([
+      { a: '1', b: { b: 1 }, c: Buffer.from([1, 2]), d: 'x', e: null },
+    ]);
+    await expect(binary(client, 'select 1 / (3 - n) from generate_series(1, 5) as n')).rejects.toMatchObject({
+      code: '22012',
+    });
+    expect(await binary(client, 'select $1::int', [2])).toEqual([[2]]);
+  });
+
+  it('sends pieces like the whole, among other parameters', async () => {
+    const pieces = [
+      Buffer.from('a'),
+      Buffer.alloc(64 * KB, 'b'),
+      Buffer.from('c'),
+      Buffer.alloc(300 * KB, 'd'),
+    ];
+    const text = `select $1::text, $2::text, md5($3::bytea), $4::bytea, $5::int`;
+    for (const client of [await connect(), await connect()]) {
+      const values = ['é', null, new Pieces(pieces), Buffer.from([1]), 5];
+      const [row] = (await client.query({ name: 'n', text, values, rowMode: 'array' })).rows as unknown[][];
+      const [{ md5 }] = (await database.sql(`select md5($1::bytea)`, [Buffer.concat(pieces)])) as [
+        { md5: string },
+      ];
+      expect(row).toEqual(['é', null, md5, Buffer.from([1]), 5]);
+    }
+    const plain = new pg.Client({ connectionString: database.url });
+    await plain.connect();
+    ends.push(() => plain.end());
+    expect((await plain.query('select length($1::bytea) as n', [new Pieces(pieces)])).rows).toEqual([
+      { n: 364 * KB + 2 },
+    ]);
+  });
+});
