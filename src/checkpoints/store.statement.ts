@@ -67,17 +67,16 @@ export class StoreStatement {
     const known = this.texts.get(kind);
     if (known !== undefined) return known;
     let bound = 0;
-    const ctes = parts.map(({ name, types, insert, columns, onConflict }, at) => {
+    const inserts = parts.map(({ types, insert, columns, onConflict }, at) => {
       const arrays = types.map((type) => `$${(bound += 1)}::${type}[]`);
       // The condition makes the parts go one after the other.
       const before = at === 0 ? '' : `where (select count(*) from ${parts[at - 1]?.name ?? ''}) >= 0`;
-      return `${name} as (
-        ${insert} from unnest(${arrays.join(', ')}) as r (${columns}) ${before}
-            on conflict ${onConflict}
-        returning 1
-      )`;
+      return `${insert} from unnest(${arrays.join(', ')}) as r (${columns}) ${before}
+            on conflict ${onConflict}`;
     });
-    const text = `with ${ctes.join(', ')} select count(*) from ${parts.at(-1)?.name ?? ''}`;
+    const last = inserts.pop() ?? '';
+    const ctes = inserts.map((insert, at) => `${parts[at]?.name ?? ''} as (${insert} returning 1)`);
+    const text = ctes.length === 0 ? last : `with ${ctes.join(', ')} ${last}`;
     this.texts.set(kind, text);
     return text;
   }
