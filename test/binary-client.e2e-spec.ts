@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import net from 'node:net';
 import pg from 'pg';
-import { AS_THEY_ARE, BinaryClient, Pieces } from '../src/database/binary-client.js';
+import { BinaryClient, type Parameter, Pieces, Statement } from '../src/database/binary-client.js';
 import { giveBack } from '../src/spare-buffers.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 
@@ -43,9 +43,16 @@ describe('BinaryClient', () => {
     return client;
   }
 
-  const binary = async (client: pg.Client, text: string, values: unknown[] = []) => {
-    const statement = { text, values, rowMode: 'array', binary: true, types: AS_THEY_ARE };
-    return (await client.query(statement)).rows as unknown[][];
+  const binary = async (client: pg.Client, text: string, values: Parameter[] = [], name?: string) => {
+    const statement = new Statement(name, text, values);
+    await new Promise<void>((resolve, reject) => {
+      statement.callback = (error) => {
+        if (error === null) resolve();
+        else reject(error);
+      };
+      client.query(statement as never);
+    });
+    return statement.rows;
   };
 
   /** Rows of every size, twice, with what stands in them. */
@@ -65,16 +72,18 @@ describe('BinaryClient', () => {
 
   it.each([1, 7, 1000, 65_537])('reads rows that arrive in pieces of %i bytes', async (bytes) => {
     const client = await connect({ stream: () => new PiecewiseSocket(bytes) });
-    const rows = await binary(client, ROWS, [numbers, LENGTHS]);
+    const rows = await binary(client, ROWS, [`{${numbers.join()}}`, `{${LENGTHS.join()}}`]);
     expect(comparable(rows)).toEqual(comparable(expected));
   });
 
   it('gives each field bytes of its own, of buffers that are used again', async () => {
     const client = await connect();
-    const rows = await binary(client, ROWS, [numbers, LENGTHS]);
+    const rows = await binary(client, ROWS, [`{${numbers.join()}}`, `{${LENGTHS.join()}}`]);
     expect(comparable(rows)).toEqual(comparable(expected));
     for (const [, , , bytes] of rows) if (bytes instanceof Buffer) giveBack(bytes);
-    expect(comparable(await binary(client, ROWS, [numbers, LENGTHS]))).toEqual(comparable(expected));
+    expect(comparable(await binary(client, ROWS, [`{${numbers.join()}}`, `{${LENGTHS.join()}}`]))).toEqual(
+      comparable(expected),
+    );
   });
 
   it('answers other statements as pg does, and says what is wrong with one', async () => {
@@ -90,7 +99,26 @@ describe('BinaryClient', () => {
     await expect(binary(client, 'select 1 / (3 - n) from generate_series(1, 5) as n')).rejects.toMatchObject({
       code: '22012',
     });
-    expect(await binary(client, 'select $1::int', [2])).toEqual([[2]]);
+    expect(await binary(client, 'select $1::int', ['2'])).toEqual([[2]]);
+  });
+
+  it('reads a prepared statement again, on each connection, also after it failed', async () => {
+    const text = `select $1::int / n, n::text, '\\x0102'::bytea from generate_series(1, 2) as n where n > $2::int`;
+    for (const client of [await connect(), await connect()]) {
+      await expect(binary(client, text.replace('n > ', 'n / 0 > '), ['1', '0'], 'a')).rejects.toMatchObject({
+        code: '22012',
+      });
+      for (const n of [4, 6]) {
+        expect(await binary(client, text, [`${n}`, '0'], 'b')).toEqual([
+          [n, '1', 'AQI='],
+          [n / 2, '2', 'AQI='],
+        ]);
+        expect(await binary(client, text, [`${n}`, '2'], 'b')).toEqual([]);
+        expect(await binary(client, 'set search_path = public', [], 'c')).toEqual([]);
+        expect(await binary(client, 'select $1::int', [`${n}`])).toEqual([[n]]);
+        expect(await binary(client, 'select $1::text', [`${n}`])).toEqual([[`${n}`]]);
+      }
+    }
   });
 
   it('sends pieces like the whole, among other parameters', async () => {
@@ -101,13 +129,13 @@ describe('BinaryClient', () => {
       Buffer.alloc(300 * KB, 'd'),
     ];
     const text = `select $1::text, $2::text, md5($3::bytea), $4::bytea, $5::int`;
-    for (const client of [await connect(), await connect()]) {
-      const values = ['é', null, new Pieces(pieces), Buffer.from([1]), 5];
-      const [row] = (await client.query({ name: 'n', text, values, rowMode: 'array' })).rows as unknown[][];
+    const client = await connect();
+    for (const name of ['n', 'n', undefined]) {
+      const [row] = await binary(client, text, ['é', null, new Pieces(pieces), Buffer.from([1]), '5'], name);
       const [{ md5 }] = (await database.sql(`select md5($1::bytea)`, [Buffer.concat(pieces)])) as [
         { md5: string },
       ];
-      expect(row).toEqual(['é', null, md5, Buffer.from([1]), 5]);
+      expect(row).toEqual(['é', null, md5, 'AQ==', 5]);
     }
     const plain = new pg.Client({ connectionString: database.url });
     await plain.connect();

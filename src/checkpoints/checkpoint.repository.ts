@@ -54,9 +54,7 @@ export class CheckpointRepository {
   ) {
     const tables = tablesOf(dataSource);
     ({ checkpoints: this.checkpoints, blobs: this.blobs, writes: this.writes } = tables);
-    this.reads = new ReadStatements(tables, (sql, parameters) =>
-      this.database.sendForArrays(sql, parameters),
-    );
+    this.reads = new ReadStatements(tables, (sql, parameters) => this.database.send(sql, parameters));
     const statement = new StoreStatement(tables);
     this.stores = {
       merge: MERGE,

@@ -1,3 +1,4 @@
+import type { Parameter } from '../database/binary-client.js';
 import type { Kind } from '../database/request-queue.js';
 import type {
   CheckpointFilter,
@@ -30,7 +31,7 @@ export interface Asked {
 }
 
 /** Runs a statement, and gives its rows as arrays. */
-type Send = (sql: string, parameters: unknown[]) => Promise<Row[]>;
+type Send = (sql: string, parameters: Parameter[]) => Promise<Row[]>;
 
 /**
  * A checkpoint, `number` being that of its read; or, with a `kind`, what belongs to the n-th one of the answer, and then

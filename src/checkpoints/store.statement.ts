@@ -1,3 +1,4 @@
+import type { Parameter } from '../database/binary-client.js';
 import type { Kind } from '../database/request-queue.js';
 import { giveBack } from '../spare-buffers.js';
 import type { CheckpointKey, NewCheckpoint, PendingWrite } from './checkpoint.js';
@@ -48,7 +49,7 @@ export class StoreStatement {
   constructor(private readonly tables: Tables) {}
 
   /** The statement and its parameters. */
-  of(stores: Store[]): { sql: string; parameters: unknown[] } {
+  of(stores: Store[]): { sql: string; parameters: Parameter[] } {
     const checkpoints = stores.flatMap((store) => ('checkpoint' in store ? store.checkpoint : []));
     const writes = { keep: [] as WriteRow[], replace: [] as WriteRow[] };
     for (const store of stores) {
@@ -168,7 +169,7 @@ interface Part {
   columns: string;
   insert: string;
   onConflict: string;
-  parameters: unknown[];
+  parameters: Parameter[];
 }
 
 const REPLACE = 'do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob';

@@ -18,7 +18,7 @@ import {
   isReadOnly,
   sqlStateClassOf,
 } from './faults.js';
-import { AS_THEY_ARE } from './binary-client.js';
+import { type Parameter, Statement } from './binary-client.js';
 import { statementTimeoutOf } from './data-source.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
@@ -30,9 +30,6 @@ const FIRST_DELAY_MS = 50;
 const MAX_DELAY_MS = 1000;
 /** Statements that keep their plan on a connection. `list` alone has hundreds of forms, most of which nobody asks for. */
 const MAX_PREPARED = 64;
-
-const ARRAYS = { rowMode: 'array' };
-const BINARY_ARRAYS = { ...ARRAYS, binary: true, types: AS_THEY_ARE };
 
 /** Requests that are not merged: each brings its own work. */
 const SINGLE: Kind<() => Promise<void>> = { run: async ([work]) => work?.() };
@@ -104,7 +101,10 @@ export class Database implements OnApplicationShutdown {
 
   /** Runs a statement in the thread's turn. @throws QueueFullError, QueueTimeoutError, DatabaseUnavailableError; what the statement did wrong */
   query<Row>(thread: string, sql: string, parameters: unknown[]): Promise<Row[]> {
-    return this.inTurn(thread, () => this.send<Row>(sql, parameters));
+    return this.inTurn(thread, async () => {
+      const statement = { name: this.nameOf(sql), text: sql, values: parameters };
+      return (await this.retry(() => this.pool.query(statement))).rows as Row[];
+    });
   }
 
   /** Runs statements that belong together, each on a snapshot of its own; all of them are repeated, or none. */
@@ -117,16 +117,18 @@ export class Database implements OnApplicationShutdown {
     return this.queue.add(kind, thread, request, currentCaller());
   }
 
-  /** What `Kind.run` is made of: runs a statement without waiting for a turn. @throws as `query` */
-  async send<Row>(sql: string, values: unknown[], format: object = {}): Promise<Row[]> {
-    const statement = { name: this.nameOf(sql), text: sql, values, ...format };
-    const { rows } = await this.retry(() => this.pool.query(statement));
+  /**
+   * What `Kind.run` is made of: runs a statement without waiting for a turn, and gives its rows as arrays. On the fast path
+   * a `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`
+   */
+  async send<Row>(sql: string, values: Parameter[]): Promise<Row[]> {
+    const name = this.nameOf(sql);
+    const { rows } = await this.retry(() =>
+      this.settings.fastPath
+        ? this.pool.query<unknown[]>(new Statement(name, sql, values) as never)
+        : this.pool.query<unknown[]>({ name, text: sql, values, rowMode: 'array' }),
+    );
     return rows as Row[];
-  }
-
-  /** The same for rows as arrays. On the fast path a `bytea` is Base64, otherwise a Buffer. @throws as `query` */
-  sendForArrays<Row>(sql: string, values: unknown[]): Promise<Row[]> {
-    return this.send(sql, values, this.settings.fastPath ? BINARY_ARRAYS : ARRAYS);
   }
 
   private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {
