@@ -1,7 +1,7 @@
-import type { JsonWithBlobs } from '../http/json-with-blobs.js';
 import { Body, Controller, Res } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import type { ServerResponse } from 'node:http';
+import type { JsonWithBlobs } from '../http/json-with-blobs.js';
 import { Audited } from '../auth/audited.js';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
 import { CopyThreadRequest } from './dto/copy-thread.dto.js';

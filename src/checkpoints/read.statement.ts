@@ -281,12 +281,14 @@ function toTuple(
   return tuple;
 }
 
-function toBlob([channel, version, type, , , , , , , , blob = null]: Row): StoredBlob {
-  return { channel, version, type, blob };
+function toBlob(row: Row): StoredBlob {
+  const [channel, version, type] = row;
+  return { channel, version, type, blob: row[10] ?? null };
 }
 
-function toWrite([taskId, channel, taskPath, type, , , , idx, , , blob]: Row): StoredWrite {
-  return { taskId, idx, channel, type, blob: blob ?? '', taskPath };
+function toWrite(row: Row): StoredWrite {
+  const [taskId, channel, taskPath, type] = row;
+  return { taskId, idx: row[7], channel, type, blob: row[10] ?? '', taskPath };
 }
 
 /** The row beyond the limit only tells that there are more. */

@@ -1,6 +1,6 @@
-import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
+import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
 import { TUPLE_PARTS, type CheckpointTuple, type TuplePart } from '../checkpoint.js';
 import type { GetTupleInput } from '../use-cases/get-tuple.use-case.js';
 import { LatestOrKeyDto } from './checkpoint-key.dto.js';

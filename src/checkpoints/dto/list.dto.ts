@@ -1,7 +1,7 @@
-import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import type { ServerResponse } from 'node:http';
+import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
 import { tenantOf } from '../../http/caller.js';
 import { JsonText } from '../../http/exact-json.js';
 import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../checkpoint.js';
