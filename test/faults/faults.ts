@@ -31,6 +31,18 @@ async function alterSystem({ postgres }: World, setting: string): Promise<void> 
   await postgres.sql('select pg_reload_conf()');
 }
 
+/** What locks all tables may be the one that Postgres ends when the service locks them in another order. */
+async function untilNotDeadlocked(work: () => Promise<unknown>): Promise<void> {
+  for (;;) {
+    try {
+      await work();
+      return;
+    } catch (error) {
+      if ((error as { code?: string }).code !== '40P01') throw error;
+    }
+  }
+}
+
 async function terminateService({ postgres }: World): Promise<void> {
   await postgres.sql('select pg_terminate_backend(pid) from pg_stat_activity where usename = $1', [ROLE]);
 }
@@ -214,16 +226,16 @@ export const FAULTS: Fault[] = [
       const ballast = join(path, 'ballast');
       const move = async (tablespace: string) => {
         await terminateService(world);
-        await world.postgres.sql(
-          `alter table all in tablespace ${tablespace === 'small' ? 'pg_default' : 'small'} set tablespace ${tablespace}`,
-          [],
-          DATABASE,
-        );
-        await world.postgres.sql(
-          `alter index all in tablespace ${tablespace === 'small' ? 'pg_default' : 'small'} set tablespace ${tablespace}`,
-          [],
-          DATABASE,
-        );
+        const from = tablespace === 'small' ? 'pg_default' : 'small';
+        for (const kind of ['table', 'index']) {
+          await untilNotDeadlocked(() =>
+            world.postgres.sql(
+              `alter ${kind} all in tablespace ${from} set tablespace ${tablespace}`,
+              [],
+              DATABASE,
+            ),
+          );
+        }
       };
       await shell('mount', [
         '-t',
