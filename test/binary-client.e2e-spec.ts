@@ -67,6 +67,7 @@ describe('BinaryClient', () => {
     select n, 'é' || n, null, decode(repeat('07', length), 'hex')
       from unnest($1::int[], $2::int[]) as r (n, length)`;
   const numbers = LENGTHS.map((_, n) => n - 3);
+  const PARAMETERS = [`{${numbers.join()}}`, `{${LENGTHS.join()}}`];
   const expected = LENGTHS.map((length, n) => {
     const bytes = Buffer.alloc(length, 7);
     return [n - 3, `é${n - 3}`, null, length < 64 * KB ? bytes.toString('base64') : bytes];
@@ -79,18 +80,16 @@ describe('BinaryClient', () => {
 
   it.each([1, 7, 1000, 65_537])('reads rows that arrive in pieces of %i bytes', async (bytes) => {
     const client = await connect({ stream: () => new PiecewiseSocket(bytes) });
-    const rows = await binary(client, ROWS, [`{${numbers.join()}}`, `{${LENGTHS.join()}}`]);
+    const rows = await binary(client, ROWS, PARAMETERS);
     expect(comparable(rows)).toEqual(comparable(expected));
   });
 
   it('gives each field bytes of its own, of buffers that are used again', async () => {
     const client = await connect();
-    const rows = await binary(client, ROWS, [`{${numbers.join()}}`, `{${LENGTHS.join()}}`]);
+    const rows = await binary(client, ROWS, PARAMETERS);
     expect(comparable(rows)).toEqual(comparable(expected));
     for (const [, , , bytes] of rows) if (bytes instanceof Buffer) giveBack(bytes);
-    expect(comparable(await binary(client, ROWS, [`{${numbers.join()}}`, `{${LENGTHS.join()}}`]))).toEqual(
-      comparable(expected),
-    );
+    expect(comparable(await binary(client, ROWS, PARAMETERS))).toEqual(comparable(expected));
   });
 
   it('answers other statements as pg does, and says what is wrong with one', async () => {

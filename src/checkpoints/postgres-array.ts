@@ -1,11 +1,9 @@
-import { Pieces } from '../database/binary-client.js';
+import { LARGE, Pieces } from '../database/binary-client.js';
 
 /** Length, in place of an element's own, that stands for null. */
 const NULL = -1;
 const OIDS = { bytea: 17, int4: 23, text: 25 };
 const HEADER_BYTES = 20;
-/** Of a `bytea`, in bytes. */
-const LARGE = 64 * 1024;
 /** Characters up to which a text is given the room of the longest UTF-8, since measuring takes as long as writing. */
 const SHORT = 128;
 

@@ -9,7 +9,7 @@ const DATA_ROW = 0x44;
 const BIND = 0x42;
 const HEADER_BYTES = 5;
 /** Of pieces and of fields, in bytes: smaller ones are joined, and become Base64. */
-const LARGE = 64 * 1024;
+export const LARGE = 64 * 1024;
 
 /** A parameter in pieces, which together are its value in binary. */
 export class Pieces {
@@ -32,7 +32,7 @@ interface Connection {
   parsedStatements: Record<string, string | undefined>;
   submittedNamedStatements: Record<string, string | undefined>;
   /** Added here: how the rows of prepared statements are read. */
-  decoders?: Map<string, Decoder[]>;
+  decoders: Map<string, Decoder[]>;
   attachListeners: (stream: Duplex) => void;
   parse: (message: { name: string; text: string }) => void;
   bind: (message: Bind) => void;
@@ -104,7 +104,7 @@ export class Statement {
   submit(connection: Connection): void {
     const { name = '', text, values } = this;
     const { stream, parsedStatements, submittedNamedStatements } = connection;
-    this.decoders = connection.decoders?.get(name);
+    this.decoders = connection.decoders.get(name);
     stream.cork();
     if (name === '' || (parsedStatements[name] ?? submittedNamedStatements[name]) === undefined) {
       connection.parse({ name, text });
@@ -129,7 +129,7 @@ export class Statement {
 
   handleReadyForQuery(connection: Connection): void {
     // What a name stands for does not change, nor do its columns; one without rows has none.
-    if (this.name !== undefined) connection.decoders?.set(this.name, this.decoders ?? []);
+    if (this.name !== undefined) connection.decoders.set(this.name, this.decoders ?? []);
     this.callback?.(this.fault, this);
   }
 

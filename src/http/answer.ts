@@ -33,7 +33,7 @@ export function answer(response: ServerResponse, body: unknown): void {
   const write = () => {
     if (typeof json !== 'string') writeParts(response, json.length, json.parts());
     else if (json.length <= PART) response.end(json);
-    else writeParts(response, Buffer.byteLength(json), partsOf(json, 0, json.length));
+    else writeParts(response, Buffer.byteLength(json), partsOf(json));
   };
   if (!response.req.headers['accept-encoding']) write();
   // Its middleware, put to work once the answer is there: the short ones need not pass through it.

@@ -36,12 +36,12 @@ export class JsonWithBlobs {
       giveBack(blob);
       at = place + PLACE.length;
     }
-    yield* partsOf(this.text, at, this.text.length);
+    yield* partsOf(this.text, at);
   }
 }
 
 /** A long text, in parts that do not cut a character in two. */
-export function* partsOf(text: string, at: number, end: number): Generator<string> {
+export function* partsOf(text: string, at = 0, end = text.length): Generator<string> {
   while (at < end) {
     let to = Math.min(at + PART, end);
     if (isHighSurrogate(text.charCodeAt(to - 1))) to = Math.min(to + 1, end);
