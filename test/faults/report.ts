@@ -56,6 +56,19 @@ with what they have stored.
 
 <!-- soak -->
 <!-- /soak -->
+
+## Tenants side by side
+
+\`npm run test:soak\` (\`SOAK_SECONDS\`, default 60) runs two instances on one database with 32 MiB of \`INFLIGHT_BYTES\`, and three
+tenants with keys of their own. Agents put blobs of 40 bytes to 8 MiB, list, read histories, copy, prune and delete; groups of
+requests race on one thread; meanwhile each tenant sends gzip bodies that break, bodies that never come, invalid documents, and
+leaves answers unread. What is stored names its owner every 512 bytes. Every answer is compared with what its tenant stored,
+and at the end so are the tables. Each of these has to be 0:
+
+- *foreign*: another tenant's bytes, in an answer or in a row;
+- *wrong*: an answer that is not what was stored; *lost*: an acknowledged store that no delete can have removed;
+- *returned*: what was deleted is back, or a blob outlived its checkpoint; *partial*: some rows of one request;
+- *misjudged*: a valid request that was refused, or an invalid one that was not; *broken*: 500, or a connection that broke.
 `;
 
 /** Writes the part of the page that was measured; the other one stays. */
