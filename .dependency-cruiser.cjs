@@ -39,7 +39,7 @@ module.exports = {
       [
         DOMAIN,
         '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement)\\.ts$)',
-        '^src/(database/(binary-client|database|faults|request-queue)|spare-buffers)\\.ts$',
+        '^src/(database/(binary-client|database|faults|request-queue))\\.ts$',
         nest('common'),
         'node_modules/typeorm/',
       ],
@@ -77,7 +77,7 @@ module.exports = {
         '^src/http/',
         '^src/checkpoints/checkpoint\\.errors\\.ts$',
         '^src/config/env\\.ts$',
-        '^src/(metrics/metrics|spare-buffers|tracing/tracing)\\.ts$',
+        '^src/(metrics/metrics|tracing/tracing)\\.ts$',
         NODE,
         nest('(common|platform-express|swagger)'),
         'node_modules/(express|class-transformer|class-validator|compression|helmet|pino)/',

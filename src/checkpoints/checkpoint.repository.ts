@@ -17,7 +17,7 @@ import type {
 } from './checkpoint.js';
 import { fromJsonb } from './jsonb-text.js';
 import { type Read, ReadStatements } from './read.statement.js';
-import { giveBackBytes, MERGE, type Store, StoreStatement } from './store.statement.js';
+import { MERGE, type Store, StoreStatement } from './store.statement.js';
 import { tablesOf } from './tables.js';
 import type { StoredThreadId } from './tenant.js';
 import { openChannels } from './thread.repository.js';
@@ -61,7 +61,6 @@ export class CheckpointRepository {
       run: async (stores) => {
         const { sql, parameters } = statement.of(stores);
         await this.database.send(sql, parameters);
-        giveBackBytes(stores);
       },
     };
   }

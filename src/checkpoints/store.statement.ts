@@ -1,6 +1,5 @@
 import type { Parameter } from '../database/binary-client.js';
 import type { Kind } from '../database/request-queue.js';
-import { giveBack } from '../spare-buffers.js';
 import type { CheckpointKey, NewCheckpoint, PendingWrite } from './checkpoint.js';
 import { toJsonb } from './jsonb-text.js';
 import { byteaArray, intArray, textArray } from './postgres-array.js';
@@ -30,11 +29,6 @@ export const MERGE: NonNullable<Kind<Store>['merge']> = {
 
 function rowsOf(store: Store): { blob: Buffer | null }[] {
   return 'checkpoint' in store ? store.checkpoint.blobs : store.writes;
-}
-
-/** Of what has been stored nobody needs the bytes. */
-export function giveBackBytes(stores: Store[]): void {
-  for (const store of stores) for (const { blob } of rowsOf(store)) if (blob !== null) giveBack(blob);
 }
 
 /**

@@ -2,7 +2,6 @@ import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { Client, type ClientConfig } from 'pg';
 import { parse } from 'pg-protocol';
-import { bufferOf, giveBack } from '../spare-buffers.js';
 
 const OIDS = { int4: 23, bytea: 17 };
 const DATA_ROW = 0x44;
@@ -83,8 +82,8 @@ const EXECUTE = Buffer.from('450000000900000000005300000004', 'hex');
 const DESCRIBE = Buffer.concat([Buffer.from('44000000065000', 'hex'), EXECUTE]);
 
 /**
- * A statement for a `BinaryClient`, answered in binary: `int4` as a number, `bytea` as Base64, or from 64 KB on as a Buffer
- * of `bufferOf`, anything else as text. What pg does around a statement of its own, such as to have the rows of a prepared
+ * A statement for a `BinaryClient`, answered in binary: `int4` as a number, `bytea` as Base64, or from 64 KB on as a Buffer,
+ * anything else as text. What pg does around a statement of its own, such as to have the rows of a prepared
  * one described each time, costs some 20 µs of CPU.
  */
 export class Statement {
@@ -204,10 +203,7 @@ class Messages {
       const message = this.begun;
       this.begun = null;
       if (lengthOf(message, 0) > message.length) this.begin(message);
-      else {
-        this.whole(message);
-        giveBack(message);
-      }
+      else this.whole(message);
     }
     const read = this.whole(bytes);
     if (read < bytes.length) this.begin(bytes.subarray(read));
@@ -215,7 +211,7 @@ class Messages {
 
   private begin(bytes: Buffer): void {
     const length = bytes.length < HEADER_BYTES ? HEADER_BYTES : lengthOf(bytes, 0);
-    this.begun = bufferOf(length);
+    this.begun = Buffer.allocUnsafe(length);
     this.come = bytes.copy(this.begun);
   }
 
@@ -251,7 +247,7 @@ function decoderOf({ dataTypeID }: Field): Decoder {
 
 const bytea: Decoder = (bytes, start, end) => {
   if (end - start < LARGE) return bytes.toString('base64', start, end);
-  const large = bufferOf(end - start);
+  const large = Buffer.allocUnsafe(end - start);
   bytes.copy(large, 0, start, end);
   return large;
 };

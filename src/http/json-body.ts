@@ -7,7 +7,6 @@ import {
   UnsupportedMediaTypeError,
 } from '../checkpoints/checkpoint.errors.js';
 import type { Settings } from '../config/env.js';
-import { giveBack } from '../spare-buffers.js';
 import { setCaller } from './caller.js';
 import type { Middleware } from './exact-routes.js';
 import { JsonLengthError, JsonSyntaxError, parseExactJson } from './exact-json.js';
@@ -121,11 +120,7 @@ function parseBody(bytes: Buffer | undefined, rowsLimit: number): object {
 
 function parseWhole(bytes: Buffer, rowsLimit: number): unknown {
   if (bytes.length < LARGE_BODY_BYTES) return parse(bytes.toString('utf8'), rowsLimit);
-  try {
-    return parseLarge(bytes, (text) => parse(text, rowsLimit)) ?? parse(bytes.toString('utf8'), rowsLimit);
-  } finally {
-    giveBack(bytes);
-  }
+  return parseLarge(bytes, (text) => parse(text, rowsLimit)) ?? parse(bytes.toString('utf8'), rowsLimit);
 }
 
 function parse(text: string, rowsLimit: number): unknown {

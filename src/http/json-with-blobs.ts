@@ -1,5 +1,3 @@
-import { giveBack } from '../spare-buffers.js';
-
 /** Stands in a JSON text for the Base64 of a blob. Nothing else can be meant: JSON texts hold no NUL. */
 export const PLACE = '\0';
 
@@ -15,7 +13,7 @@ export const PART = 256 * 1024;
 export class JsonWithBlobs {
   constructor(
     private readonly text: string,
-    /** In the order of their places; given back once they are encoded. */
+    /** In the order of their places. */
     private readonly blobs: Buffer[],
   ) {}
 
@@ -33,7 +31,6 @@ export class JsonWithBlobs {
       const place = this.text.indexOf(PLACE, at);
       yield* partsOf(this.text, at, place);
       for (let from = 0; from < blob.length; from += PIECE) yield blob.toString('base64', from, from + PIECE);
-      giveBack(blob);
       at = place + PLACE.length;
     }
     yield* partsOf(this.text, at);

@@ -1,7 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import zlib from 'node:zlib';
-import { bufferOf, giveBack } from '../spare-buffers.js';
 import type { Inflight, Share } from './inflight.js';
 
 /** A body of at least so many bytes, or of unknown length, is collected and parsed here. */
@@ -63,7 +62,7 @@ function collect(
   done: (error: unknown, bytes?: Buffer) => void,
 ): void {
   const source: Readable = inflater ?? request;
-  let bytes = bufferOf(length);
+  let bytes = Buffer.allocUnsafe(length);
   let received = 0;
   const stop = (error: unknown) => {
     source.off('data', take).off('end', end);
@@ -73,7 +72,6 @@ function collect(
       (inflater as zlib.Gunzip).close();
     }
     request.resume();
-    giveBack(bytes);
     bytes = bytes.subarray(0, 0);
     done(error);
   };
@@ -87,9 +85,8 @@ function collect(
       const larger = Math.min(limit, Math.max(sum, 2 * bytes.length));
       const grow = () => {
         const before = bytes;
-        bytes = bufferOf(larger);
+        bytes = Buffer.allocUnsafe(larger);
         before.copy(bytes, 0, 0, received);
-        giveBack(before);
       };
       const goOn = (error?: Error) => {
         if (error !== undefined) {
@@ -184,7 +181,7 @@ function decoded(bytes: Buffer, start: number, end: number): Buffer | null {
   if (characters.length % 4 !== 0 || characters.includes(0x2d) || characters.includes(0x5f)) return null;
   const padding = bytes[end - 1] !== 0x3d ? 0 : bytes[end - 2] !== 0x3d ? 1 : 2;
   const length = (characters.length / 4) * 3 - padding;
-  const blob = bufferOf(length);
+  const blob = Buffer.allocUnsafe(length);
   let at = 0;
   for (let from = 0; from < characters.length; from += PIECE) {
     at += blob.write(characters.toString('latin1', from, from + PIECE), at, 'base64');
