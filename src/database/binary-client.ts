@@ -118,9 +118,9 @@ export class Statement {
     this.decoders = fields.map(decoderOf);
   }
 
-  handleDataRow({ bytes, at }: DataRow): void {
+  handleDataRow({ bytes, at, isOwn }: DataRow): void {
     try {
-      this.rows.push(fieldsOf(bytes, at, this.decoders));
+      this.rows.push(fieldsOf(bytes, at, this.decoders, isOwn));
     } catch (error) {
       this.fault = error as Error; // a text that is too long for V8
     }
@@ -159,8 +159,8 @@ function listen(connection: Connection, stream: Duplex): void {
   });
   const messages = new Messages(
     (bytes) => others.emit('data', bytes),
-    (bytes, at) => {
-      connection.emit('dataRow', new DataRow(bytes, at));
+    (bytes, at, isOwn) => {
+      connection.emit('dataRow', new DataRow(bytes, at, isOwn));
     },
   );
   stream.on('data', (bytes: Buffer) => {
@@ -173,6 +173,8 @@ class DataRow {
   constructor(
     readonly bytes: Buffer,
     readonly at: number,
+    /** Whether the bytes are this row's alone, so that large fields may be slices of them. */
+    readonly isOwn: boolean,
   ) {}
 
   /** For pg's own queries. */
@@ -190,8 +192,8 @@ class Messages {
   constructor(
     /** Gets whole messages of other kinds. */
     private readonly others: (bytes: Buffer) => void,
-    /** Gets where a row begins. */
-    private readonly row: (bytes: Buffer, at: number) => void,
+    /** Gets where a row begins, and whether nothing else is in those bytes. */
+    private readonly row: (bytes: Buffer, at: number, isOwn: boolean) => void,
   ) {}
 
   read(bytes: Buffer): void {
@@ -203,7 +205,7 @@ class Messages {
       const message = this.begun;
       this.begun = null;
       if (lengthOf(message, 0) > message.length) this.begin(message);
-      else this.whole(message);
+      else this.whole(message, true);
     }
     const read = this.whole(bytes);
     if (read < bytes.length) this.begin(bytes.subarray(read));
@@ -216,7 +218,7 @@ class Messages {
   }
 
   /** Hands on the messages that are whole; returns where the first one begins that is not. */
-  private whole(bytes: Buffer): number {
+  private whole(bytes: Buffer, isOwn = false): number {
     let begin = 0;
     let at = 0;
     while (at + HEADER_BYTES <= bytes.length) {
@@ -224,7 +226,7 @@ class Messages {
       if (end > bytes.length) break;
       if (bytes[at] === DATA_ROW) {
         if (begin < at) this.others(bytes.subarray(begin, at));
-        this.row(bytes, at + HEADER_BYTES);
+        this.row(bytes, at + HEADER_BYTES, isOwn);
         begin = end;
       }
       at = end;
@@ -238,15 +240,16 @@ function lengthOf(bytes: Buffer, at: number): number {
   return 1 + bytes.readUInt32BE(at + 1);
 }
 
-type Decoder = (bytes: Buffer, start: number, end: number) => string | number | Buffer;
+type Decoder = (bytes: Buffer, start: number, end: number, isOwn: boolean) => string | number | Buffer;
 
 function decoderOf({ dataTypeID }: Field): Decoder {
   if (dataTypeID === OIDS.bytea) return bytea;
   return dataTypeID === OIDS.int4 ? int4 : utf8;
 }
 
-const bytea: Decoder = (bytes, start, end) => {
+const bytea: Decoder = (bytes, start, end, isOwn) => {
   if (end - start < LARGE) return bytes.toString('base64', start, end);
+  if (isOwn) return bytes.subarray(start, end);
   const large = Buffer.allocUnsafe(end - start);
   bytes.copy(large, 0, start, end);
   return large;
@@ -255,7 +258,7 @@ const int4: Decoder = (bytes, start) => bytes.readInt32BE(start);
 const utf8: Decoder = (bytes, start, end) => bytes.toString('utf8', start, end);
 
 /** The number of fields, then each behind its length, which is -1 for null. */
-function fieldsOf(bytes: Buffer, at: number, decoders: Decoder[] = []): Value[] {
+function fieldsOf(bytes: Buffer, at: number, decoders: Decoder[] = [], isOwn = false): Value[] {
   const count = bytes.readInt16BE(at);
   const fields = new Array<Value>(count);
   at += 2;
@@ -264,7 +267,7 @@ function fieldsOf(bytes: Buffer, at: number, decoders: Decoder[] = []): Value[] 
     at += 4;
     if (length === -1) fields[n] = null;
     else {
-      fields[n] = (decoders[n] ?? utf8)(bytes, at, at + length);
+      fields[n] = (decoders[n] ?? utf8)(bytes, at, at + length, isOwn);
       at += length;
     }
   }

@@ -125,37 +125,57 @@ function collect(
 
 /**
  * Parses a body whose large blobs are decoded from its bytes, without a text of them, which would be as long again. They
- * become Buffers at once. `parse` gets the text that is left.
+ * become Buffers at once. `parse` gets the text that is left. Where blobs are most of the body, each is decoded in its
+ * place, so that 8 MB take no memory beside the body's.
  *
  * @returns null when there is none, or one of them is not Base64 or not where blobs are: the whole is then to be parsed
  */
 export function parseLarge(bytes: Buffer, parse: (text: string) => unknown): unknown {
+  const spans = largeBlobs(bytes);
+  if (spans.length === 0) return null;
+  const characters = spans.reduce((sum, { start, end }) => sum + end - start, 0);
+  const inPlace = characters >= bytes.length / 2;
   const mark = `${MARK}${(marks += 1)}:`;
   const blobs: Buffer[] = [];
+  const giveUp = () => {
+    if (inPlace) {
+      blobs.forEach((blob, n) => {
+        encodeInPlace(bytes, spans[n]?.start ?? 0, blob.length);
+      });
+    }
+    return null;
+  };
   let text = '';
   let at = 0;
+  for (const { start, end } of spans) {
+    const blob = decoded(bytes, start, end, inPlace);
+    if (blob === null) return giveUp();
+    text += `${bytes.toString('utf8', at, start)}${mark}${blobs.length}`;
+    blobs.push(blob);
+    at = end;
+  }
+  let body: unknown;
+  try {
+    body = parse(text + bytes.toString('utf8', at));
+  } catch {
+    return giveUp(); // with the places of the whole text
+  }
+  return putBack(body, mark, blobs) === blobs.length ? body : giveUp();
+}
+
+/** Where the texts are that look like the Base64 of a large blob. */
+function largeBlobs(bytes: Buffer): { start: number; end: number }[] {
+  const spans: { start: number; end: number }[] = [];
   for (let found = bytes.indexOf(BLOB); found !== -1; found = bytes.indexOf(BLOB, found)) {
     found += BLOB.length;
     const start = startOfText(bytes, found);
     if (start === null) continue;
     const end = bytes.indexOf(QUOTE, start);
-    if (end === -1) return null;
+    if (end === -1) return [];
     found = end;
-    if (end - start < LARGE_BLOB) continue;
-    const blob = decoded(bytes, start, end);
-    if (blob === null) return null;
-    text += `${bytes.toString('utf8', at, start)}${mark}${blobs.length}`;
-    blobs.push(blob);
-    at = end;
+    if (end - start >= LARGE_BLOB) spans.push({ start, end });
   }
-  if (blobs.length === 0) return null;
-  let body: unknown;
-  try {
-    body = parse(text + bytes.toString('utf8', at));
-  } catch {
-    return null; // with the places of the whole text
-  }
-  return putBack(body, mark, blobs) === blobs.length ? body : null;
+  return spans;
 }
 
 /** Nobody can guess it, so a body holds it only where it was put. */
@@ -175,19 +195,41 @@ function afterSpace(bytes: Buffer, at: number): number {
   return at;
 }
 
-/** What the standard Base64 with padding stands for; null when it is none. */
-function decoded(bytes: Buffer, start: number, end: number): Buffer | null {
+/**
+ * What the standard Base64 with padding stands for; null when it is none, and then the bytes are as they were. In place, the
+ * blob is written over the beginning of its characters.
+ */
+function decoded(bytes: Buffer, start: number, end: number, inPlace: boolean): Buffer | null {
   const characters = bytes.subarray(start, end);
   if (characters.length % 4 !== 0 || characters.includes(0x2d) || characters.includes(0x5f)) return null;
   const padding = bytes[end - 1] !== 0x3d ? 0 : bytes[end - 2] !== 0x3d ? 1 : 2;
   const length = (characters.length / 4) * 3 - padding;
-  const blob = Buffer.allocUnsafe(length);
+  const blob = inPlace ? characters.subarray(0, length) : Buffer.allocUnsafe(length);
   let at = 0;
   for (let from = 0; from < characters.length; from += PIECE) {
-    at += blob.write(characters.toString('latin1', from, from + PIECE), at, 'base64');
-    if (at !== Math.min(length, ((from + PIECE) / 4) * 3)) return null;
+    const piece = characters.toString('latin1', from, from + PIECE);
+    const next = at + blob.write(piece, at, 'base64');
+    if (next !== Math.min(length, ((from + PIECE) / 4) * 3)) {
+      if (inPlace) {
+        characters.write(piece, from, 'latin1');
+        encodeInPlace(bytes, start, at);
+      }
+      return null;
+    }
+    at = next;
   }
   return blob;
+}
+
+/** Undoes what decoding in place did to so many bytes. */
+function encodeInPlace(bytes: Buffer, start: number, length: number): void {
+  const blob = bytes.subarray(start);
+  const step = (PIECE / 4) * 3;
+  // From the end, so that no piece is written over one that is still to be read.
+  for (let from = Math.floor(Math.max(0, length - 1) / step) * step; from >= 0; from -= step) {
+    const piece = blob.toString('base64', from, Math.min(from + step, length));
+    blob.write(piece, (from / 3) * 4, 'latin1');
+  }
 }
 
 /** Returns how many blobs it found their places of. */
