@@ -180,7 +180,15 @@ describe('AUTH_MODE=keys,jwt', () => {
     { what: 'that never expires', token: () => aToken(rsa, { exp: undefined }) },
     { what: 'that is not valid yet', token: () => aToken(rsa, { nbf: now() + 60 }) },
     { what: 'of no tenant', token: () => aToken(rsa, { tenant: undefined }) },
+    { what: 'of an empty tenant', token: () => aToken(rsa, { tenant: '' }) },
+    { what: 'of a tenant that is a space', token: () => aToken(rsa, { tenant: ' ' }) },
     { what: 'of a tenant that is no text', token: () => aToken(rsa, { tenant: ['team'] }) },
+    { what: 'of a tenant that is an empty array', token: () => aToken(rsa, { tenant: [] }) },
+    { what: 'of a tenant that is null', token: () => aToken(rsa, { tenant: null }) },
+    { what: 'of a tenant that is a number', token: () => aToken(rsa, { tenant: 0 }) },
+    { what: 'of a tenant that is too long', token: () => aToken(rsa, { tenant: 'a'.repeat(64) }) },
+    { what: 'of a tenant with a line behind it', token: () => aToken(rsa, { tenant: 'team\n' }) },
+    { what: 'of a tenant with NUL', token: () => aToken(rsa, { tenant: 'team\0' }) },
     { what: 'of a tenant that cannot be', token: () => aToken(rsa, { tenant: "Team'; drop table" }) },
     {
       what: 'with claims that were exchanged',
@@ -252,6 +260,23 @@ describe('AUTH_MODE=keys,jwt', () => {
     expect(issuer.asked - before).toBeLessThan(20);
   });
 
+  it('a token is refused as soon as its key is withdrawn', async () => {
+    const gone = await aKeyPair('gone');
+    issuer.keys = [...issuer.keys, gone];
+    const token = await aToken(gone);
+    await until('the key is known', async () => {
+      await delay(250);
+      return (await statusOf(token)) === 200;
+    });
+    issuer.keys = issuer.keys.filter((key) => key !== gone);
+    // An unknown key makes the service ask again, at most every 5 s.
+    await until('the token is refused', async () => {
+      await delay(250);
+      await statusOf(await aToken({ ...stranger, kid: 'unknown' }));
+      return (await statusOf(token)) === 401;
+    });
+  }, 60_000);
+
   it('the audit log says whose token did what', async () => {
     const token = await aToken(rsa, { scope: 'delete', sub: 'cleaner' });
     expect((await app.post('delete-thread', { thread_id: 'by-token' }, bearer(token))).status).toBe(204);
@@ -268,6 +293,23 @@ describe('AUTH_MODE=keys,jwt', () => {
 });
 
 describe('the address of the keys', () => {
+  it('that is out of order is asked now and then, whatever tokens are sent', async () => {
+    const key = await aKeyPair('rsa');
+    const issuer = await Issuer.open(key);
+    issuer.isBroken = true;
+    const app = await startApp({
+      ...{ AUTH_MODE: 'jwt', JWT_ISSUER: ISSUER, JWT_AUDIENCE: AUDIENCE, JWT_JWKS_URL: issuer.url },
+    });
+    for (let n = 0; n < 50; n += 1) {
+      expect((await app.post('get-tuple', READ, bearer(await aToken(key, { sub: `${n}` })))).status).toBe(
+        503,
+      );
+    }
+    expect(issuer.asked).toBeLessThan(10);
+    await app.close();
+    issuer.close();
+  });
+
   it('that cannot be reached gives 503, not 401, until it can be', async () => {
     const key = await aKeyPair('rsa');
     const issuer = await Issuer.open(key);

@@ -210,6 +210,19 @@ describe.each(['true', 'false'])('with FAST_PATH=%s', (fastPath) => {
     });
   });
 
+  it.each(['put', 'get-tuple', 'list', 'delete-thread'])(
+    'AUTH_MODE=none refuses a %s for a tenant, which there is not',
+    async (operation) => {
+      const app = await startApp({ AUTH_MODE: 'none', FAST_PATH: fastPath });
+      const answer = await app.post(operation, BODIES[operation]!(), { 'x-tenant': 'team-a' });
+      expect([answer.status, answer.json.type]).toEqual([422, '/problems/invalid-request']);
+      expect(answer.json.errors).toEqual([
+        { pointer: '#', detail: 'x-tenant has no meaning with AUTH_MODE=none' },
+      ]);
+      await app.close();
+    },
+  );
+
   it('AUTH_MODE=none asks nobody', async () => {
     const app = await startApp({ AUTH_MODE: 'none', FAST_PATH: fastPath });
     for (const operation of OPERATIONS) {

@@ -1,5 +1,10 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import { ForbiddenError, KeysElsewhereError, UnauthorizedError } from '../checkpoints/checkpoint.errors.js';
+import {
+  ForbiddenError,
+  InvalidRequestError,
+  KeysElsewhereError,
+  UnauthorizedError,
+} from '../checkpoints/checkpoint.errors.js';
 import type { Settings } from '../config/env.js';
 import type { Middleware } from '../http/exact-routes.js';
 import { isTenant, type Principal, type Scope, SCOPES_OF } from '../http/principal.js';
@@ -20,7 +25,7 @@ export class Gate {
 
   before(operation: string): Middleware[] {
     const { authModes, apiKeysFile } = this.settings;
-    const asked = authModes.length === 0 ? [] : [this.authorize(operation)];
+    const asked = [authModes.length === 0 ? refuseTenant : this.authorize(operation)];
     if (!operation.startsWith('keys-') || (authModes.includes('keys') && apiKeysFile === null)) return asked;
     return [
       ...asked,
@@ -83,6 +88,14 @@ export class Gate {
     request.principal = tenant === undefined ? principal : { ...principal, tenant: String(tenant) };
   }
 }
+
+/** Where nobody is asked everybody is the default tenant: what names another one would be done to that one's threads. */
+const refuseTenant: Middleware = (request, _response, next) => {
+  const named = request.headers['x-tenant'];
+  if (named === undefined || named === '') next();
+  else
+    next(new InvalidRequestError([{ pointer: '#', detail: 'x-tenant has no meaning with AUTH_MODE=none' }]));
+};
 
 function faultOf(
   verdict: Principal | Refusal,

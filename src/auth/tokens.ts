@@ -34,14 +34,28 @@ interface IssuerKeys {
   stop: () => void;
 }
 
+/** A token that was verified: until when it is valid, by the clock, and trusted, by the monotonic one, which nobody sets back. */
+interface Trusted {
+  principal: Principal;
+  endMs: number;
+  untilMs: number;
+}
+
 /** The issuer's JSON Web Tokens, each the credential of a tenant. */
 export class Tokens {
   private readonly keys: IssuerKeys;
   /** By the hash of the token. Only what was verified is here, so nobody can push others out with inventions. */
-  private readonly trusted = new Map<string, { principal: Principal; untilMs: number }>();
+  private trusted = new Map<string, Trusted>();
 
   constructor(private readonly settings: JwtSettings) {
-    this.keys = settings.jwksFile === null ? remoteKeys(settings.jwksUrl) : fileKeys(settings.jwksFile);
+    // A token whose key was withdrawn is verified anew. One that is being verified meanwhile goes into the map that is gone.
+    const onChange = () => {
+      this.trusted = new Map();
+    };
+    this.keys =
+      settings.jwksFile === null
+        ? remoteKeys(settings.jwksUrl, onChange)
+        : fileKeys(settings.jwksFile, onChange);
   }
 
   start(): Promise<void> {
@@ -58,7 +72,7 @@ export class Tokens {
     const id = hash('sha256', token, 'base64');
     const trusted = this.trusted.get(id);
     if (trusted !== undefined) {
-      if (Date.now() < trusted.untilMs) return trusted.principal;
+      if (Date.now() < trusted.endMs && performance.now() < trusted.untilMs) return trusted.principal;
       this.trusted.delete(id);
     }
     return this.check(token, id);
@@ -66,6 +80,7 @@ export class Tokens {
 
   private async check(token: string, id: string): Promise<Principal | Refusal> {
     const { issuer, audience, algorithms } = this.settings;
+    const { trusted } = this;
     let payload: JWTPayload;
     try {
       ({ payload } = await jwtVerify(token, this.keys.find, {
@@ -80,21 +95,21 @@ export class Tokens {
     const principal = this.principalOf(payload);
     if ('refused' in principal) return principal;
     const endMs = 1000 * ((payload.exp ?? 0) + CLOCK_SKEW_SECONDS);
-    if (this.trusted.size >= TRUSTED) {
-      for (const oldest of this.trusted.keys()) {
-        this.trusted.delete(oldest);
+    if (trusted.size >= TRUSTED) {
+      for (const oldest of trusted.keys()) {
+        trusted.delete(oldest);
         break;
       }
     }
-    this.trusted.set(id, { principal, untilMs: Math.min(endMs, Date.now() + TRUST_MS) });
+    trusted.set(id, { principal, endMs, untilMs: performance.now() + TRUST_MS });
     return principal;
   }
 
   private principalOf(payload: JWTPayload): Principal | Refusal {
     const { tenantClaim, scopesClaim, defaultScopes } = this.settings;
     const tenant = claimOf(payload, tenantClaim);
-    // Not the default tenant's: a provider that forgets the claim would open what is there.
-    if (typeof tenant !== 'string' || !isTenant(tenant)) {
+    // Not the default tenant's: a provider that forgets the claim, or leaves it empty, would open what is there.
+    if (typeof tenant !== 'string' || tenant === '' || !isTenant(tenant)) {
       return { refused: `the claim ${tenantClaim} names no tenant` };
     }
     const claim = claimOf(payload, scopesClaim);
@@ -125,10 +140,11 @@ function scopesIn(claim: unknown): Scope[] {
   return SCOPES.filter((scope) => given.includes(scope));
 }
 
-function fileKeys(path: string): IssuerKeys {
+function fileKeys(path: string, onChange: () => void): IssuerKeys {
   let find: JWTVerifyGetKey;
   const file = new WatchedFile(path, (text) => {
     find = createLocalJWKSet(JSON.parse(text) as JSONWebKeySet);
+    onChange();
   });
   return {
     find: (...token) => find(...token),
@@ -139,31 +155,50 @@ function fileKeys(path: string): IssuerKeys {
   };
 }
 
-/** Keys that were fetched go on while the issuer is out of reach. */
-function remoteKeys(url: string): IssuerKeys {
+/** Keys that were fetched go on while the issuer is out of reach. It is asked at most every COOL_DOWN_MS, whatever is sent. */
+function remoteKeys(url: string, onChange: () => void): IssuerKeys {
   const logger = new Logger('tokens');
+  // When to fetch is decided here: jose goes by the wall clock, and asks without a pause until there are keys.
   const keys = createRemoteJWKSet(new URL(url), {
     cacheMaxAge: Infinity,
-    cooldownDuration: COOL_DOWN_MS,
+    cooldownDuration: Infinity,
     timeoutDuration: TIMEOUT_MS,
   });
-  const reload = async () => {
-    await keys.reload().catch((error: unknown) => {
-      logger.warn(`the keys at JWT_JWKS_URL cannot be fetched, those that were go on: ${String(error)}`);
-    });
+  let fetched = '';
+  let askedAt = -Infinity;
+  let asking: Promise<void> | null = null;
+  const reload = (): Promise<void> => {
+    askedAt = performance.now();
+    asking ??= keys
+      .reload()
+      .then(() => {
+        const now = JSON.stringify(keys.jwks());
+        if (now !== fetched) onChange();
+        fetched = now;
+      })
+      .catch((error: unknown) => {
+        logger.warn(`the keys at JWT_JWKS_URL cannot be fetched, those that were go on: ${String(error)}`);
+      })
+      .finally(() => (asking = null));
+    return asking;
+  };
+  const reloadOnceInAWhile = async () => {
+    if (asking !== null) await asking;
+    else if (performance.now() > askedAt + COOL_DOWN_MS) await reload();
   };
   let timer: NodeJS.Timeout | undefined;
   return {
     find: async (header, token) => {
+      if (fetched === '') await reloadOnceInAWhile();
+      if (fetched === '') {
+        throw new IssuerUnavailableError('The keys of the tokens cannot be fetched from their issuer');
+      }
       try {
         return await keys(header, token);
       } catch (error) {
-        if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys)
-          throw error;
-        if (error instanceof errors.JOSENotSupported) throw error;
-        throw new IssuerUnavailableError('The keys of the tokens cannot be fetched from their issuer', {
-          cause: error,
-        });
+        if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+        await reloadOnceInAWhile();
+        return keys(header, token);
       }
     },
     start: async () => {
