@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -129,6 +130,53 @@ describe('the keys of the table', () => {
     expect(Date.parse(rotated.expires_at) - Date.parse(rotated.created_at)).toBe(3_600_000);
   });
 
+  describe('a rotation whose answer is lost', () => {
+    it.each([0, 60])(
+      'with a grace of %i s leaves the old key, by which it is repeated',
+      async (grace_seconds) => {
+        const old = await made();
+        await manage('rotate', { id: old.id, grace_seconds });
+        await delay(2500);
+        expect([await statusOf(app, old.key), await statusOf(other, old.key)]).toEqual([200, 200]);
+        const again = (await manage('rotate', { id: old.id, grace_seconds: 0 })).json;
+        expect([await statusOf(app, again.key), await statusOf(other, again.key)]).toEqual([200, 200]);
+        await ended(old.key);
+        expect(await statusOf(other, again.key)).toBe(200);
+      },
+    );
+
+    it('of the key that asks for it leaves its holder a key', async () => {
+      const { key } = (await manage('create', { name: 'admin', scopes: ['admin'] })).json;
+      const rotate = () => app.send('/keys/rotate', { id: idOf(key), grace_seconds: 0 }, sent(key));
+      await rotate();
+      await delay(2500);
+      const { status, json } = await rotate();
+      expect([status, await statusOf(app, json.key)]).toEqual([200, 200]);
+      await ended(key);
+    });
+
+    it('may be made good by rotating the key that never arrived', async () => {
+      const old = await made();
+      const lost = (await manage('rotate', { id: old.id, grace_seconds: 0 })).json;
+      const { key } = (await manage('rotate', { id: lost.id, grace_seconds: 0 })).json;
+      expect(await statusOf(app, key)).toBe(200);
+      for (const before of [old.key, lost.key]) await ended(before);
+    });
+
+    it('ends the old key no earlier than its grace, however early the new one is used', async () => {
+      const old = await made();
+      const { key } = (await manage('rotate', { id: old.id, grace_seconds: 3600 })).json;
+      expect([await statusOf(app, key), await statusOf(other, key)]).toEqual([200, 200]);
+      await until('the first use is written', async () => {
+        const { json } = await manage('list', {});
+        return json.some((shown: { id: string; expires_at: string | null }) => {
+          return shown.id === old.id && shown.expires_at !== null;
+        });
+      });
+      expect([await statusOf(app, old.key), await statusOf(other, old.key)]).toEqual([200, 200]);
+    });
+  });
+
   it.each(['rotate', 'revoke'])('%s refuses what is no key of the tenant', async (operation) => {
     const { id } = await made();
     const refused = [
@@ -241,6 +289,67 @@ describe('the keys of the table', () => {
     expect(Date.now() - began).toBeLessThan(3000);
     stopped = true;
     await Promise.all(flood);
+  });
+});
+
+describe('a look-up that is answered late', () => {
+  /** What the database answers to the first statement that the pattern fits is held back until it is let go. */
+  async function aHold(target: URL, pattern: RegExp) {
+    let letGo: () => void = () => undefined;
+    let isHeld = false;
+    const released = new Promise<void>((resolve) => (letGo = resolve));
+    const server = net.createServer((incoming) => {
+      const outgoing = net.connect(Number(target.port), target.hostname);
+      for (const socket of [incoming, outgoing]) socket.on('error', () => undefined);
+      let waits: Promise<void> | null = null;
+      incoming.on('data', (chunk: Buffer) => {
+        if (!isHeld && pattern.test(chunk.toString('latin1'))) {
+          isHeld = true;
+          waits = released;
+        }
+        outgoing.write(chunk);
+      });
+      outgoing.on('data', (chunk: Buffer) => {
+        if (waits === null) incoming.write(chunk);
+        else void waits.then(() => incoming.write(chunk));
+      });
+      incoming.on('close', () => outgoing.destroy());
+      outgoing.on('close', () => incoming.destroy());
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as net.AddressInfo;
+    const url = Object.assign(new URL(target), { hostname: '127.0.0.1', port: String(port) }).href;
+    return { url, letGo, isHeld: () => isHeld, close: () => server.close() };
+  }
+  const LOOK_UP = /from "public"\.api_keys[^]*id = \$1/;
+
+  it.each([
+    { what: 'revoked', sql: 'update api_keys set revoked_at = now() where id = $1', late: 401, after: 401 },
+    { what: 'deleted', sql: 'delete from api_keys where id = $1', late: 401, after: 401 },
+    { what: 'ended', sql: 'update api_keys set expires_at = now() where id = $1', late: 401, after: 401 },
+    { what: 'renamed', sql: `update api_keys set name = 'new' where id = $1`, late: 200, after: 200 },
+  ])('does not bring back a key that was $what meanwhile', async ({ sql, late, after }) => {
+    const database = await createDatabase();
+    const hold = await aHold(new URL(database.url), LOOK_UP);
+    const app = await startApp({ AUTH_MODE: 'keys', AUDIT_LOG: 'off', DATABASE_URL: hold.url }, database);
+    const statusOf = async (key: string) => (await app.post('get-tuple', READ, sent(key))).status;
+    try {
+      const key = await aKey(database);
+      const first = statusOf(key);
+      await until('it is looked for', hold.isHeld);
+      await database.sql(sql, [idOf(key)]);
+      await delay(2500);
+      hold.letGo();
+      expect(await first).toBe(late);
+      for (let n = 0; n < 20; n += 1) expect(await statusOf(key)).toBe(after);
+      await delay(1500);
+      expect(await statusOf(key)).toBe(after);
+    } finally {
+      hold.letGo();
+      await app.close();
+      hold.close();
+      await database.drop();
+    }
   });
 });
 

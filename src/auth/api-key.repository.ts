@@ -12,6 +12,13 @@ export interface NewKey {
   expiresInSeconds: number | null;
 }
 
+/** What is stored of a key that takes the place of another one. */
+export interface Rotation {
+  key: NewKey;
+  /** For how long the old key works on at least, in seconds from now. */
+  graceSeconds: number;
+}
+
 interface Row {
   id: string;
   tenant: string;
@@ -21,10 +28,17 @@ interface Row {
   created_at: Date;
   expires_at: Date | null;
   revoked_at: Date | null;
+  is_unused: boolean;
+  expires_in_ms: number | null;
 }
 
-// What never comes has no time in JavaScript.
-const COLUMNS = `id, tenant, name, scopes, hash, created_at, nullif(expires_at, 'infinity') as expires_at, revoked_at`;
+/** Rows of a table `api_keys` that is named `k`. */
+const COLUMNS = `
+  k.id, k.tenant, k.name, k.scopes, k.hash, k.created_at, k.revoked_at, k.replaces is not null and k.used_at is null as is_unused,
+  -- JavaScript has no infinite time.
+  case when k.expires_at < 'infinity' then k.expires_at end as expires_at,
+  case when k.expires_at < 'infinity'
+       then (extract(epoch from k.expires_at - pg_catalog.clock_timestamp()) * 1000::numeric)::float8 end as expires_in_ms`;
 
 /** The keys in the table `api_keys`. */
 @Injectable()
@@ -39,38 +53,46 @@ export class ApiKeyRepository {
     this.keys = `"${schema ?? 'public'}".${tableName}`;
   }
 
-  /** A number that is another one after each change. Tried once: it is asked for again and again. */
-  async version(): Promise<string> {
+  /** A number that grows with each change. Tried once: it is asked for again and again. */
+  async version(): Promise<bigint> {
     const [row] = await this.dataSource.query<[{ version: string }]>(
       `select version from ${this.keys}_version`,
     );
-    return row.version;
+    return BigInt(row.version);
   }
 
   /** Every key, and the version that they are of. Tried once. */
-  async findAll(): Promise<{ version: string; keys: ApiKeyRecord[] }> {
+  async findAll(): Promise<{ version: bigint; keys: ApiKeyRecord[] }> {
     const rows = await this.dataSource.query<(Row & { version: string })[]>(
-      `select version, ${COLUMNS} from ${this.keys}_version left join ${this.keys} on true`,
+      `select v.version, ${COLUMNS} from ${this.keys}_version as v left join ${this.keys} as k on true`,
     );
     return {
-      version: rows[0]?.version ?? '',
+      version: BigInt(rows[0]?.version ?? 0),
       keys: rows.filter(({ id }) => id !== (null as unknown)).map(toRecord),
     };
   }
 
-  /** Also one that was revoked. Null when there is none. */
-  async find(id: string): Promise<ApiKeyRecord | null> {
-    const [row] = await this.database.query<Row>(id, `select ${COLUMNS} from ${this.keys} where id = $1`, [
+  /** One key, null when there is none, and the version that this is of. Also one that was revoked. */
+  async find(id: string): Promise<{ version: bigint; key: ApiKeyRecord | null }> {
+    const [row] = await this.database.query<Row & { version: string }>(
       id,
-    ]);
-    return row === undefined ? null : toRecord(row);
+      `select v.version, ${COLUMNS}
+         from ${this.keys}_version as v
+         left join ${this.keys} as k on k.id = $1`,
+      [id],
+    );
+    if (row === undefined) return { version: 0n, key: null };
+    return { version: BigInt(row.version), key: row.id === (null as unknown) ? null : toRecord(row) };
   }
 
   /** Oldest first, those that have ended too. Null: of every tenant. */
   async list(tenant: string | null): Promise<ApiKeyRecord[]> {
     const rows = await this.database.query<Row>(
       '',
-      `select ${COLUMNS} from ${this.keys} where $1::text is null or tenant = $1 order by created_at, id`,
+      `select ${COLUMNS}
+         from ${this.keys} as k
+        where $1::text is null or k.tenant = $1
+        order by k.created_at, k.id`,
       [tenant],
     );
     return rows.map(toRecord);
@@ -80,8 +102,8 @@ export class ApiKeyRepository {
   async insert(key: NewKey & { tenant: string; name: string; scopes: Scope[] }): Promise<ApiKeyRecord> {
     const [row] = await this.database.query<Row>(
       key.id,
-      `insert into ${this.keys} (id, tenant, name, scopes, hash, expires_at)
-       values ($1, $2, $3, $4, $5, now() + $6 * interval '1 second')
+      `insert into ${this.keys} as k (id, tenant, name, scopes, hash, expires_at)
+       values ($1, $2, $3, $4, $5, pg_catalog.now() + $6::float8 * interval '1 second')
            on conflict (id) do update set id = excluded.id
        returning ${COLUMNS}`,
       [key.id, key.tenant, key.name, key.scopes, key.hash, key.expiresInSeconds],
@@ -94,7 +116,7 @@ export class ApiKeyRepository {
     const rows = await this.database.query(
       id,
       `update ${this.keys}
-          set revoked_at = coalesce(revoked_at, now())
+          set revoked_at = coalesce(revoked_at, pg_catalog.now())
         where id = $1 and ($2::text is null or tenant = $2)
        returning id`,
       [id, tenant],
@@ -103,51 +125,67 @@ export class ApiKeyRepository {
   }
 
   /**
-   * Stores another key of the same tenant, name and scopes, and lets the old one expire after the grace. The new one is to
-   * last as long as the old one was, unless it says. Null: the tenant (null: any) has no such key that still works.
+   * Stores another key of the same tenant, name and scopes, which is to last as long as the old one was, unless it says. The
+   * old one is left as it is: its end comes with the first use of the new one, since only that shows that the new key has
+   * arrived. So this may be repeated. Null: the tenant (null: any) has no such key that still works.
    */
   async rotate(
     id: string,
     tenant: string | null,
-    key: NewKey,
-    graceSeconds: number,
+    { key, graceSeconds }: Rotation,
   ): Promise<ApiKeyRecord | null> {
     const [row] = await this.database.query<Row>(
       id,
-      `with old as (
-         select * from ${this.keys}
-          where id = $1 and ($2::text is null or tenant = $2)
-            and revoked_at is null and (expires_at is null or expires_at > now())
-            for update
-       ),
-       ended as (
-         update ${this.keys} k
-            set expires_at = least(k.expires_at, now() + $6 * interval '1 second')
-           from old
-          where k.id = old.id
-       )
-       insert into ${this.keys} (id, tenant, name, scopes, hash, expires_at)
-       select $3, tenant, name, scopes, $4,
-              coalesce(now() + $5 * interval '1 second', now() + (nullif(expires_at, 'infinity') - created_at))
-         from old
+      `insert into ${this.keys} as k (id, tenant, name, scopes, hash, expires_at, replaces, grace_until)
+       select $3, old.tenant, old.name, old.scopes, $4,
+              case when $5::float8 is not null then pg_catalog.now() + $5::float8 * interval '1 second'
+                   when old.expires_at < 'infinity' then pg_catalog.now() + (old.expires_at - old.created_at) end,
+              old.id, pg_catalog.now() + $6::float8 * interval '1 second'
+         from ${this.keys} as old
+        where old.id = $1 and ($2::text is null or old.tenant = $2)
+          and old.revoked_at is null and (old.expires_at is null or old.expires_at > pg_catalog.now())
            on conflict (id) do update set id = excluded.id
        returning ${COLUMNS}`,
       [id, tenant, key.id, key.hash, key.expiresInSeconds, graceSeconds],
     );
     return row === undefined ? null : toRecord(row);
   }
+
+  /** A key that replaces others was used: these end after the grace. Tried once; may be repeated. */
+  async setUsed(id: string): Promise<void> {
+    await this.dataSource.query(
+      // A key may replace one that never arrived, which replaced another one.
+      `with recursive used as (
+         update ${this.keys}
+            set used_at = pg_catalog.now()
+          where id = $1 and used_at is null
+         returning replaces, grace_until
+       ),
+       replaced as (
+         select replaces as id, grace_until from used
+          union
+         select k.replaces, r.grace_until
+           from replaced as r
+           join ${this.keys} as k on k.id = r.id
+          where k.replaces is not null and k.used_at is null
+       )
+       update ${this.keys} as k
+          set expires_at = least(k.expires_at, greatest(r.grace_until, pg_catalog.now()))
+         from replaced as r
+        where k.id = r.id`,
+      [id],
+    );
+  }
 }
 
-function toRecord({ created_at, expires_at, revoked_at, ...row }: Row): ApiKeyRecord {
+function toRecord(row: Row): ApiKeyRecord {
   const { id, tenant, name, scopes, hash } = row;
   return {
-    id,
-    tenant,
-    name,
-    scopes,
-    hash,
-    createdAt: created_at,
-    expiresAt: expires_at,
-    revokedAt: revoked_at,
+    ...{ id, tenant, name, scopes, hash },
+    createdAt: row.created_at,
+    expiresAt: row.expires_at,
+    revokedAt: row.revoked_at,
+    isUnused: row.is_unused,
+    expiresInMs: row.expires_in_ms ?? Infinity,
   };
 }

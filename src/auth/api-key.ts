@@ -24,6 +24,10 @@ export interface ApiKeyRecord {
   /** Null: never. */
   expiresAt: Date | null;
   revokedAt: Date | null;
+  /** It replaces a key that ends when this one is used, which it was not yet. Absent: no. */
+  isUnused?: boolean;
+  /** By the clock of the database, when it was read. Absent: `expiresAt` by this machine's clock. */
+  expiresInMs?: number;
 }
 
 /** Why a key is not taken. For the log; callers are not told. */
@@ -33,18 +37,21 @@ export type KeyFault = 'wrong secret' | 'revoked' | 'expired';
 export class ApiKey {
   readonly principal: Principal;
   private readonly expiresAtMs: number;
+  /** The same on the monotonic clock, which nobody sets back. The other one goes on while the machine sleeps. */
+  private readonly endMs: number;
 
   constructor(readonly record: ApiKeyRecord) {
     const { id, tenant, name, scopes, expiresAt } = record;
     this.principal = { tenant, scopes: granted(scopes), by: { key: id, name } };
     this.expiresAtMs = expiresAt?.getTime() ?? Infinity;
+    this.endMs = performance.now() + (record.expiresInMs ?? this.expiresAtMs - Date.now());
   }
 
   /** What is wrong with a text that has this key's id; null: nothing. */
   faultOf(text: string): KeyFault | null {
     if (!timingSafeEqual(hashOf(text), this.record.hash)) return 'wrong secret';
     if (this.record.revokedAt !== null) return 'revoked';
-    return Date.now() < this.expiresAtMs ? null : 'expired';
+    return Date.now() < this.expiresAtMs && performance.now() < this.endMs ? null : 'expired';
   }
 }
 

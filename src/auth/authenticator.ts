@@ -36,16 +36,19 @@ export class Authenticator implements OnModuleInit, OnApplicationShutdown {
     if (!looksLikeKey(credential)) return this.tokens?.verify(credential) ?? { refused: 'no token is taken' };
     if (this.keys === null) return { refused: 'no key is taken' };
     const known = this.keys.known(idAt(credential));
-    if (known !== undefined) return verdict(known, credential);
+    if (known !== undefined) return verdict(this.keys, known, credential);
     const id = idOf(credential);
     if (id === null) return { refused: 'malformed' };
     const unknown = { refused: 'unknown', key: id };
-    const found = this.keys.find(id);
-    return found?.then((key) => (key === null ? unknown : verdict(key, credential))) ?? unknown;
+    const { keys } = this;
+    const found = keys.find(id);
+    return found?.then((key) => (key === null ? unknown : verdict(keys, key, credential))) ?? unknown;
   }
 }
 
-function verdict(key: ApiKey, text: string): Principal | Refusal {
+function verdict(keys: Keys, key: ApiKey, text: string): Principal | Refusal {
   const fault = key.faultOf(text);
-  return fault === null ? key.principal : { refused: fault, key: key.record.id };
+  if (fault !== null) return { refused: fault, key: key.record.id };
+  keys.used(key);
+  return key.principal;
 }

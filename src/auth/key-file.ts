@@ -41,6 +41,11 @@ export class KeyFile implements Keys {
   find(): null {
     return null;
   }
+
+  /** In a file no key replaces another one. */
+  used(): void {
+    return;
+  }
 }
 
 /** @throws Error that lists every fault, without any hash */

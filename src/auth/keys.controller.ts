@@ -75,7 +75,8 @@ export class KeysController {
     operationId: 'keys-rotate',
     summary: 'Rotate a key',
     description:
-      'Makes another key of the same tenant, name and scopes, and lets the old one expire after a grace period.',
+      'Makes another key of the same tenant, name and scopes. The old one ends after the grace period, and not before the ' +
+      'new one was used once; so when the answer is lost, the old key still works, also to repeat this.',
     request: { type: RotateKeyRequest, example: { id: ID, grace_seconds: 3600 } },
     answer: { type: NewKeyResponse, example: NEW_KEY },
   })

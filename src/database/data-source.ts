@@ -10,6 +10,7 @@ import { AddThreadOrderIndex1764000000002 } from './migrations/1764000000002-add
 import { SetBlobStorage1764000000003 } from './migrations/1764000000003-set-blob-storage.js';
 import { AddApiKeys1764000000004 } from './migrations/1764000000004-add-api-keys.js';
 import { AddAuditLog1764000000005 } from './migrations/1764000000005-add-audit-log.js';
+import { AddKeyRotation1764000000006 } from './migrations/1764000000006-add-key-rotation.js';
 import { BinaryClient } from './binary-client.js';
 import { APPLICATION_NAME, type Server } from './server.js';
 
@@ -27,6 +28,7 @@ const MIGRATIONS = [
   SetBlobStorage1764000000003,
   AddApiKeys1764000000004,
   AddAuditLog1764000000005,
+  AddKeyRotation1764000000006,
 ];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */

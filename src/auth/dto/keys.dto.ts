@@ -47,7 +47,7 @@ export class RotateKeyRequest extends RevokeKeyRequest {
     type: 'integer',
     required: false,
     default: DAY_SECONDS,
-    description: 'How long the old key goes on',
+    description: 'How long the old key works on at least; it ends after that, once the new one was used',
   })
   @IsOptional()
   @IsIntegerFrom(0, MAX_SECONDS)

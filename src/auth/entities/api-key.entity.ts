@@ -25,4 +25,13 @@ export class ApiKeyEntity {
 
   @Column('timestamptz', { name: 'revoked_at', nullable: true })
   revokedAt!: Date | null;
+
+  @Column('text', { nullable: true })
+  replaces!: string | null;
+
+  @Column('timestamptz', { name: 'grace_until', nullable: true })
+  graceUntil!: Date | null;
+
+  @Column('timestamptz', { name: 'used_at', nullable: true })
+  usedAt!: Date | null;
 }

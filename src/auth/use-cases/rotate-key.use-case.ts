@@ -8,7 +8,7 @@ export interface RotateKeyInput {
   id: string;
   /** Null: any. */
   tenant: string | null;
-  /** How long the old key goes on. */
+  /** How long the old key works on at least; it ends after that, once the new key was used. */
   graceSeconds: number;
   /** Null: as long as the old one was to last. */
   expiresInSeconds: number | null;
@@ -18,10 +18,14 @@ export interface RotateKeyInput {
 export class RotateKeyUseCase {
   constructor(private readonly keys: ApiKeyRepository) {}
 
-  /** Makes a key that takes the place of another one. @throws UnknownKeyError */
+  /**
+   * Makes a key that takes the place of another one, which works on until the new one was used: when the answer is lost, the
+   * old key is still good, also for another try. @throws UnknownKeyError
+   */
   async execute({ id, tenant, graceSeconds, expiresInSeconds }: RotateKeyInput): Promise<KeyWithText> {
     const text = newKeyText();
-    const record = await this.keys.rotate(id, tenant, { ...partsOf(text), expiresInSeconds }, graceSeconds);
+    const key = { ...partsOf(text), expiresInSeconds };
+    const record = await this.keys.rotate(id, tenant, { key, graceSeconds });
     if (record === null) throw new UnknownKeyError();
     return { text, record };
   }
