@@ -5,7 +5,7 @@ import type { Logger } from 'pino';
 import { STOP_SIGNALS, Workers } from './cluster.js';
 import { SettingsError, settingsFromEnvironment, type Settings } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
-import { migrate } from './database/migrate.js';
+import { inspectRights, migrate } from './database/migrate.js';
 import { budgetOf, inspectServer, type Server } from './database/server.js';
 import { createLogger } from './http/logging.js';
 import { MetricsServer } from './metrics/metrics-server.js';
@@ -37,6 +37,9 @@ async function start(settings: Settings, logger: Logger): Promise<void> {
       },
       () => undefined,
     );
+    // Readiness says the same for as long as it lasts.
+    const unfit = await inspectRights(settings, database.url).catch(() => null);
+    if (unfit !== null) logger.error(unfit);
     const sayListening = (url: string) => {
       logger.info(`listening on ${url}${settings.swaggerEnabled ? ', Swagger UI at /docs' : ''}`);
     };

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { CheckpointTuple } from '@langchain/langgraph-checkpoint';
 import { PostgresSaver } from '@langchain/langgraph-checkpoint-postgres';
 import pg from 'pg';
@@ -314,7 +315,7 @@ describe('a database of the Python PostgresSaver', () => {
 
 describe('the storage of blobs', () => {
   const MIGRATION = 'SetBlobStorage1764000000003';
-  const LATER = ['AddApiKeys1764000000004', 'AddAuditLog1764000000005'];
+  const LATER = MIGRATION_NAMES.slice(MIGRATION_NAMES.indexOf(MIGRATION) + 1);
   const DEFAULT = { compression: '', options: null };
   const DEFAULTS = { checkpoint_blobs: DEFAULT, checkpoint_writes: DEFAULT };
   /** Three thousand bytes of prose: too many for a row by Postgres's default, few enough for half a page. */
@@ -670,6 +671,47 @@ describe('revert', () => {
     expect(await rowsOf(database.sql)).toEqual(before);
     expect(await recorded(database)).toEqual(MIGRATION_NAMES.slice(0, 1));
     expect(await migrated(database)).toEqual(MIGRATION_NAMES.slice(1));
+  });
+
+  it.each([
+    ['api_keys', `insert into api_keys (id, tenant, name, scopes, hash) values ('a', '', 'n', '{}', '')`],
+    ['audit_log', `insert into audit_log (operation, outcome, detail) values ('put', 'done', '{}')`],
+  ])('refuses to drop %s while it holds a row', async (table, insert) => {
+    const database = await aDatabase({ like: 'template' });
+    await database.sql(insert);
+    let fault = '';
+    for (let n = 0; n < MIGRATION_NAMES.length && fault === ''; n += 1) {
+      await reverted(database).catch((error: unknown) => (fault = String(error)));
+    }
+    expect(fault).toContain(`Not reverted: "public".${table} holds rows`);
+    expect(await database.sql(`select from ${table}`)).toHaveLength(1);
+    await database.sql('begin; set local session_replication_role = replica');
+    await database.sql(`delete from ${table}; commit`);
+    const last = (await recorded(database)).at(-1);
+    expect(await reverted(database)).toBe(last);
+    expect(await migrated(database)).toContain(last);
+  });
+
+  it('takes rows that a policy hides for rows', async () => {
+    const database = await aDatabase({ like: 'template' });
+    await database.sql(`insert into checkpoint_blobs values ('t', '', 'c', '1', 'x', '')`);
+    await revertedToFirst(database);
+    const role = `owner_${randomUUID().slice(0, 8)}`;
+    await database.sql(`create role ${role} login password 'p'`);
+    for (const table of [...TABLES, 'checkpoint_migrations', MIGRATIONS_TABLE]) {
+      await database.sql(`alter table ${table} owner to ${role}`);
+    }
+    await database.sql(`alter table checkpoint_blobs enable row level security`);
+    await database.sql(`alter table checkpoint_blobs force row level security`);
+    await database.sql(`grant create on schema public to ${role}`);
+    const url = Object.assign(new URL(database.url), { username: role, password: 'p' }).href;
+    await expect(revert(new Settings({ AUTH_MODE: 'none', DATABASE_URL: url }), url)).rejects.toThrow(
+      /row-level security/,
+    );
+    expect(await database.sql('select from checkpoint_blobs')).toHaveLength(1);
+    await database.sql(`reassign owned by ${role} to current_user`);
+    await database.sql(`drop owned by ${role}`);
+    await database.sql(`drop role ${role}`);
   });
 
   it('drops the tables when they are empty', async () => {

@@ -11,6 +11,7 @@ import { SetBlobStorage1764000000003 } from './migrations/1764000000003-set-blob
 import { AddApiKeys1764000000004 } from './migrations/1764000000004-add-api-keys.js';
 import { AddAuditLog1764000000005 } from './migrations/1764000000005-add-audit-log.js';
 import { AddKeyRotation1764000000006 } from './migrations/1764000000006-add-key-rotation.js';
+import { QualifyKeyTrigger1764000000007 } from './migrations/1764000000007-qualify-key-trigger.js';
 import { BinaryClient } from './binary-client.js';
 import { APPLICATION_NAME, type Server } from './server.js';
 
@@ -29,6 +30,7 @@ const MIGRATIONS = [
   AddApiKeys1764000000004,
   AddAuditLog1764000000005,
   AddKeyRotation1764000000006,
+  QualifyKeyTrigger1764000000007,
 ];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */

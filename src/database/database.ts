@@ -13,6 +13,7 @@ import {
   type Fault,
   faultOf,
   isCanceled,
+  isDiskFull,
   isOutage,
   isPassing,
   isReadOnly,
@@ -51,6 +52,8 @@ export class Database implements OnApplicationShutdown {
   private outageEnd = 0;
   /** Statements that were sent again during it. */
   private repeats = 0;
+  /** When a statement last failed since the disk was full, by the monotonic clock. */
+  private diskFullAt = -Infinity;
 
   constructor(
     private readonly dataSource: DataSource,
@@ -131,6 +134,11 @@ export class Database implements OnApplicationShutdown {
     return rows as Row[];
   }
 
+  /** Whether a statement failed for want of disk space in the last milliseconds. */
+  hasLackedDiskFor(milliseconds: number): boolean {
+    return performance.now() < this.diskFullAt + milliseconds;
+  }
+
   private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {
     let result: T | undefined;
     const carryOut = async () => {
@@ -200,6 +208,7 @@ export class Database implements OnApplicationShutdown {
           const cause = faultOf(error);
           const kind = sqlStateClassOf(cause) ?? (isPassing(cause) ? NO_SQLSTATE : null);
           if (kind !== null) this.metrics.databaseErrors.add(kind);
+          if (isDiskFull(cause)) this.diskFullAt = performance.now();
           this.refuse(error, Date.now() - begun);
           if (isOutage(cause) && !fails) {
             fails = true;

@@ -20,6 +20,7 @@ const QUERY_CANCELED = '57014';
 const READ_TIMEOUT = 'Query read timeout';
 const LOCAL = new Set(['40001', '40P01', '55P03', '26000', '42P05', '0A000', QUERY_CANCELED]);
 const READ_ONLY = '25006';
+const DISK_FULL = '53100';
 /** pg's own errors have no code. */
 const LOST =
   /^(Connection terminated|Client has encountered a connection error|Client was closed|Connection ended|timeout exceeded when trying to connect)/;
@@ -53,6 +54,11 @@ export function isOutage({ code }: Fault): boolean {
 /** Whether the connection leads to a server that is not, or no longer, the primary. */
 export function isReadOnly({ code }: Fault): boolean {
   return code === READ_ONLY;
+}
+
+/** Whether the server has no room for what was to be written. */
+export function isDiskFull({ code }: Fault): boolean {
+  return code === DISK_FULL;
 }
 
 /** Ended by `statement_timeout`, or by an administrator: the code is the same, and the message in the server's language. */

@@ -3,6 +3,7 @@ import type { Client } from 'pg';
 import { DataSource, type DataSourceOptions, MigrationExecutor } from 'typeorm';
 import type { Settings } from '../config/env.js';
 import { dataSourceOptions } from './data-source.js';
+import { faultOfRights, grantsFor, type Rights, rightsColumns } from './rights.js';
 import { connect } from './server.js';
 
 const POLL_MS = 100;
@@ -20,16 +21,37 @@ export function migrate(settings: Settings, databaseUrl: string): Promise<string
   });
 }
 
-/**
- * Takes back the last migration; returns its name, null when none was left. The first one refuses as long as the tables
- * hold rows.
- */
+/** Takes back the last migration; returns its name, null when none was left. Tables that hold rows are not dropped. */
 export function revert(settings: Settings, databaseUrl: string): Promise<string | null> {
   return withMigrations(settings, databaseUrl, async (dataSource) => {
     const done = await new MigrationExecutor(dataSource).getExecutedMigrations();
     await dataSource.undoLastMigration();
     return done[0]?.name ?? null;
   });
+}
+
+/** Gives a role what it needs to serve; returns the statements. */
+export async function grantTo(settings: Settings, databaseUrl: string, role: string): Promise<string[]> {
+  const statements = grantsFor(settings.databaseSchema, role);
+  const client = await connect(settings, databaseUrl);
+  try {
+    // Sent together, these are one transaction.
+    await client.query(statements.join(';\n'));
+    return statements;
+  } finally {
+    await client.end();
+  }
+}
+
+/** What is wrong with the rights that this role has on the tables, in words for an operator; null: nothing. */
+export async function inspectRights(settings: Settings, databaseUrl: string): Promise<string | null> {
+  const client = await connect(settings, databaseUrl);
+  try {
+    const { rows } = await client.query<Rights>(`select ${rightsColumns(settings)}`);
+    return faultOfRights(rows[0] ?? { lacking: [], filtered: [] });
+  } finally {
+    await client.end();
+  }
 }
 
 async function withMigrations<T>(
@@ -67,7 +89,7 @@ async function lock(client: Client, schema: string): Promise<void> {
     await client.query('begin');
     await client.query('set local idle_in_transaction_session_timeout = 0');
     const answer = await client.query(
-      `select pg_try_advisory_xact_lock(${LOCK_CLASS}, hashtext('${schema}')) as locked`,
+      `select pg_catalog.pg_try_advisory_xact_lock(${LOCK_CLASS}, pg_catalog.hashtext('${schema}')) as locked`,
     );
     if ((answer.rows as [{ locked: boolean }])[0].locked) return;
     await client.query('rollback');
@@ -77,7 +99,8 @@ async function lock(client: Client, schema: string): Promise<void> {
 
 async function refuseUnsuitable(client: Client): Promise<void> {
   const answer = await client.query(
-    `select current_setting('server_version_num')::int as version, current_setting('server_encoding') as encoding`,
+    `select pg_catalog.current_setting('server_version_num')::int as version,
+            pg_catalog.current_setting('server_encoding') as encoding`,
   );
   const [{ version, encoding }] = answer.rows as [{ version: number; encoding: string }];
   if (version < 140_000)
@@ -87,6 +110,9 @@ async function refuseUnsuitable(client: Client): Promise<void> {
 
 /** Asks first, since `create schema if not exists` needs a right on the database even when the schema exists. */
 async function createSchema(dataSource: DataSource, schema: string): Promise<void> {
-  const found = await dataSource.query<unknown[]>('select 1 from pg_namespace where nspname = $1', [schema]);
+  const found = await dataSource.query<unknown[]>(
+    'select 1 from pg_catalog.pg_namespace where nspname = $1',
+    [schema],
+  );
   if (found.length === 0) await dataSource.query(`create schema "${schema}"`);
 }

@@ -5,15 +5,15 @@ export const APPLICATION_NAME = 'checkpoint-backend';
 
 /** SQL: the columns of `Connections`. Other roles' rows show no more than their database, hence the `coalesce`. */
 export const CONNECTIONS = `
-  current_setting('max_connections')::int as max,
-  current_setting('superuser_reserved_connections')::int
-    + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
-  (select count(*)::int from pg_stat_activity
-    where coalesce(backend_type, 'client backend') = 'client backend' and datid is not null
-      and application_name = '${APPLICATION_NAME}') as own,
-  (select count(*)::int from pg_stat_activity
-    where coalesce(backend_type, 'client backend') = 'client backend' and datid is not null
-      and application_name <> '${APPLICATION_NAME}') as others`;
+  pg_catalog.current_setting('max_connections')::int as max,
+  pg_catalog.current_setting('superuser_reserved_connections')::int
+    operator(pg_catalog.+) coalesce(pg_catalog.current_setting('reserved_connections', true)::int, 0) as reserved,
+  (select pg_catalog.count(*)::int from pg_catalog.pg_stat_activity
+    where coalesce(backend_type, 'client backend') operator(pg_catalog.=) 'client backend' and datid is not null
+      and application_name operator(pg_catalog.=) '${APPLICATION_NAME}') as own,
+  (select pg_catalog.count(*)::int from pg_catalog.pg_stat_activity
+    where coalesce(backend_type, 'client backend') operator(pg_catalog.=) 'client backend' and datid is not null
+      and application_name operator(pg_catalog.<>) '${APPLICATION_NAME}') as others`;
 
 /** The connections of the server: how many it allows, how many of them for superusers, and who has how many now. */
 export interface Connections {
@@ -62,7 +62,8 @@ export async function inspectServer(settings: Settings, databaseUrl: string): Pr
   const client = first ?? (await connect(settings, databaseUrl, patience));
   try {
     const { rows } = await client.query(
-      `select (select setting::int from pg_settings where name = 'statement_timeout') as timeout, ${CONNECTIONS}`,
+      `select (select setting::int from pg_catalog.pg_settings where name operator(pg_catalog.=) 'statement_timeout') as timeout,
+              ${CONNECTIONS}`,
     );
     const [{ timeout, ...connections }] = rows as [Connections & { timeout: number }];
     return {

@@ -86,15 +86,7 @@ export class AdoptCheckpointTables1764000000000 implements MigrationInterface {
 
   async down(runner: QueryRunner): Promise<void> {
     const schema = schemaOf(runner);
-    for (const table of Object.keys(EXPECTED)) {
-      await runner.query(`lock table ${schema}.${table} in access exclusive mode`);
-      const rows = (await runner.query(`select 1 from ${schema}.${table} limit 1`)) as unknown[];
-      if (rows.length > 0) {
-        throw new Error(
-          `Not reverted: ${schema}.${table} holds rows, which would be lost. Delete or move them first.`,
-        );
-      }
-    }
+    await refuseRows(runner, Object.keys(EXPECTED));
     for (const table of [...Object.keys(EXPECTED), 'checkpoint_migrations']) {
       await runner.query(`drop table ${schema}.${table}`);
     }
@@ -109,18 +101,36 @@ export function schemaOf(runner: QueryRunner): string {
   return `"${options.schema}"`;
 }
 
+/** Locks the tables until the transaction ends. @throws Error when one of them holds rows, which would be lost with it */
+export async function refuseRows(runner: QueryRunner, tables: string[]): Promise<void> {
+  const schema = schemaOf(runner);
+  // Rows that a policy hides are rows: with this, reading past them fails.
+  await runner.query('set local row_security = off');
+  for (const table of tables) {
+    await runner.query(`lock table ${schema}.${table} in access exclusive mode`);
+    const rows = (await runner.query(`select 1 from ${schema}.${table} limit 1`)) as unknown[];
+    if (rows.length > 0) {
+      throw new Error(
+        `Not reverted: ${schema}.${table} holds rows, which would be lost. Delete or move them first.`,
+      );
+    }
+  }
+}
+
 /** Somebody else's table of the same name, such as ShallowPostgresSaver's, is left alone with a clear message. */
 async function refuseOtherShape(runner: QueryRunner, table: string): Promise<void> {
   const { columns, key } = EXPECTED[table] ?? { columns: [], key: [] };
   const name = `${schemaOf(runner)}.${table}`;
   const found = (await runner.query(
-    `select array(select attname::text from pg_attribute
-                   where attrelid = $1::regclass and attnum > 0 and not attisdropped) as columns,
+    `select array(select attname::text from pg_catalog.pg_attribute
+                   where attrelid operator(pg_catalog.=) $1::regclass::oid and attnum operator(pg_catalog.>) 0::int2
+                     and not attisdropped) as columns,
             array(select a.attname::text
-                    from pg_index i
-                    cross join unnest(i.indkey) with ordinality k (attnum, place)
-                    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-                   where i.indrelid = $1::regclass and i.indisprimary
+                    from pg_catalog.pg_index i
+                    cross join pg_catalog.unnest(i.indkey::int2[]) with ordinality k (attnum, place)
+                    join pg_catalog.pg_attribute a
+                      on a.attrelid operator(pg_catalog.=) i.indrelid and a.attnum operator(pg_catalog.=) k.attnum
+                   where i.indrelid operator(pg_catalog.=) $1::regclass::oid and i.indisprimary
                    order by k.place) as key`,
     [name],
   )) as [{ columns: string[]; key: string[] }];

@@ -26,12 +26,12 @@ export class AddIndexes1764000000001 implements MigrationInterface {
       runner,
       'checkpoints_run_id_idx',
       'checkpoints',
-      `(hashtextextended(metadata ->> 'run_id', 0)) where metadata ->> 'run_id' is not null`,
+      `(pg_catalog.hashtextextended(metadata ->> 'run_id', 0::bigint)) where metadata ->> 'run_id' is not null`,
     );
     // The versions of the Python saver's migrations; the JavaScript saver's 0 to 4 are the same.
     await runner.query(`
       insert into ${schemaOf(runner)}.checkpoint_migrations (v)
-      select generate_series(0, 9)
+      select pg_catalog.generate_series(0, 9)
           on conflict do nothing`);
   }
 
@@ -47,9 +47,9 @@ export class AddIndexes1764000000001 implements MigrationInterface {
 async function hasByteOrder(runner: QueryRunner): Promise<boolean> {
   const rows = (await runner.query(
     `select 1
-       from pg_attribute
-      where attrelid = $1::regclass and attname = 'checkpoint_id'
-        and attcollation = '"C"'::regcollation`,
+       from pg_catalog.pg_attribute
+      where attrelid operator(pg_catalog.=) $1::regclass::oid and attname operator(pg_catalog.=) 'checkpoint_id'
+        and attcollation operator(pg_catalog.=) 'pg_catalog."C"'::regcollation::oid`,
     [`${schemaOf(runner)}.checkpoints`],
   )) as unknown[];
   return rows.length > 0;
@@ -64,7 +64,8 @@ export async function createIndex(
 ): Promise<void> {
   const schema = schemaOf(runner);
   const invalid = (await runner.query(
-    `select 1 from pg_index where indexrelid = to_regclass($1) and not indisvalid`,
+    `select 1 from pg_catalog.pg_index
+      where indexrelid operator(pg_catalog.=) pg_catalog.to_regclass($1)::oid and not indisvalid`,
     [`${schema}.${name}`],
   )) as unknown[];
   if (invalid.length > 0) await runner.query(`drop index concurrently ${schema}.${name}`);

@@ -62,7 +62,7 @@ export class SetBlobStorage1764000000003 implements MigrationInterface {
 
 async function hasLz4(runner: QueryRunner): Promise<boolean> {
   const rows = (await runner.query(
-    `select 1 from pg_settings where name = 'default_toast_compression' and 'lz4' = any(enumvals)`,
+    `select 1 from pg_catalog.pg_settings where name = 'default_toast_compression' and 'lz4' = any(enumvals)`,
   )) as unknown[];
   return rows.length > 0;
 }
@@ -74,9 +74,9 @@ async function storageOf(
 ): Promise<{ compression: string; options: string[] }> {
   const rows = (await runner.query(
     `select a.attcompression as compression, coalesce(c.reloptions, '{}') as options
-       from pg_class c
-       join pg_attribute a on a.attrelid = c.oid and a.attname = 'blob'
-      where c.oid = $1::regclass`,
+       from pg_catalog.pg_class c
+       join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = 'blob'
+      where c.oid = $1::regclass::oid`,
     [`${schemaOf(runner)}.${table}`],
   )) as [{ compression: string; options: string[] }];
   return rows[0];

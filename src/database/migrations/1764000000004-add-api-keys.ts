@@ -1,5 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { schemaOf } from './1764000000000-adopt-checkpoint-tables.js';
+import { refuseRows, schemaOf } from './1764000000000-adopt-checkpoint-tables.js';
 
 /**
  * The keys of `AUTH_MODE=keys`, and a number that grows with each change of them, whoever makes it. Its row is locked until
@@ -15,7 +15,7 @@ export class AddApiKeys1764000000004 implements MigrationInterface {
         name text not null,
         scopes text[] not null,
         hash bytea not null,
-        created_at timestamptz not null default now(),
+        created_at timestamptz not null default pg_catalog.now(),
         expires_at timestamptz,
         revoked_at timestamptz
       )`);
@@ -24,7 +24,7 @@ export class AddApiKeys1764000000004 implements MigrationInterface {
     await runner.query(`
       create function ${schema}.api_keys_changed() returns trigger language plpgsql as $$
       begin
-        execute format('update %I.api_keys_version set version = version + 1', tg_table_schema);
+        execute pg_catalog.format('update %I.api_keys_version set version = version + 1', tg_table_schema);
         return null;
       end $$`);
     await runner.query(`
@@ -34,6 +34,7 @@ export class AddApiKeys1764000000004 implements MigrationInterface {
 
   async down(runner: QueryRunner): Promise<void> {
     const schema = schemaOf(runner);
+    await refuseRows(runner, ['api_keys']);
     await runner.query(`drop table ${schema}.api_keys, ${schema}.api_keys_version`);
     await runner.query(`drop function ${schema}.api_keys_changed`);
   }

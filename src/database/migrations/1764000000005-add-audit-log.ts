@@ -1,5 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { schemaOf } from './1764000000000-adopt-checkpoint-tables.js';
+import { refuseRows, schemaOf } from './1764000000000-adopt-checkpoint-tables.js';
 
 /** Who deleted, copied, or was refused what, with `AUDIT_LOG=table`. Rows are added and nothing else. */
 export class AddAuditLog1764000000005 implements MigrationInterface {
@@ -8,7 +8,7 @@ export class AddAuditLog1764000000005 implements MigrationInterface {
     await runner.query(`
       create table ${schema}.audit_log (
         id bigint generated always as identity primary key,
-        at timestamptz not null default clock_timestamp(),
+        at timestamptz not null default pg_catalog.clock_timestamp(),
         request_id text,
         operation text not null,
         outcome text not null,
@@ -30,6 +30,7 @@ export class AddAuditLog1764000000005 implements MigrationInterface {
 
   async down(runner: QueryRunner): Promise<void> {
     const schema = schemaOf(runner);
+    await refuseRows(runner, ['audit_log']);
     await runner.query(`drop table ${schema}.audit_log`);
     await runner.query(`drop function ${schema}.audit_log_is_append_only`);
   }
