@@ -88,6 +88,10 @@ export class Database {
     );
   }
 
+  async end(): Promise<void> {
+    await this.client.end();
+  }
+
   async rows(): Promise<Rows> {
     const [rows] = await this.query<Rows>(
       `select (select count(*)::int from checkpoints) as checkpoints,

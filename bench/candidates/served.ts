@@ -30,6 +30,11 @@ export class Served extends Candidate {
     return this.child?.pid ?? null;
   }
 
+  /** Where it listens; empty before it does. */
+  get address(): string {
+    return this.url;
+  }
+
   /** Starts it with a production's settings. */
   async start(): Promise<this> {
     const child = start(process.execPath, [this.script], {
