@@ -41,6 +41,17 @@ describe('toJsonb', () => {
     expect(texts[1]).toBe('{"b":"\ue0000:"}');
   });
 
+  it('finds a mark among a million in one pass', () => {
+    let marks = '';
+    for (let n = 0; n < 1_000_000; n += 1) marks += `\ue000${n}:`;
+    // To look through the text for each of them would take days.
+    expect(toJsonb(`{"a":"${NUL}","b":"${marks}"}`).mark).toBe('\ue0001000000:');
+  });
+
+  it.each(['json', '(', '\ue000', '\ue000x:', ''])('leaves a text alone whose mark is none: %j', (mark) => {
+    expect(fromJsonb('{"a":"json0000(0000"}', mark)).toBe('{"a":"json0000(0000"}');
+  });
+
   it('gives back any document', () => {
     const unit = fc.oneof(
       fc.constantFrom('\0', '\ud800', '\udfff', '\ue000', '0', ':', '\\', 'u', '"'),
