@@ -24,6 +24,9 @@ export interface Fault {
   detail: string;
 }
 
+/** A list of rows may have several for each; nobody reads them all. */
+export const MAX_FAULTS = 100;
+
 /** The body is not JSON in UTF-8. */
 export class MalformedBodyError extends DomainError {
   readonly code = 'malformed-body';
@@ -66,8 +69,14 @@ export class UnsupportedMediaTypeError extends DomainError {
 export class InvalidRequestError extends DomainError {
   readonly code = 'invalid-request';
 
-  constructor(readonly faults: Fault[]) {
-    super(faults.length === 1 ? 'The request has a fault' : `The request has ${faults.length} faults`);
+  readonly faults: Fault[];
+
+  /** `total`: how many there are, when not all of them are told. */
+  constructor(faults: Fault[], total = faults.length) {
+    const told = faults.slice(0, MAX_FAULTS);
+    const more = total > told.length ? `, of which ${told.length} are told` : '';
+    super(total === 1 ? 'The request has a fault' : `The request has ${total} faults${more}`);
+    this.faults = told;
   }
 }
 
@@ -90,6 +99,13 @@ export class UnknownKeyError extends InvalidRequestError {
 /** Postgres cannot store the document: nested too deeply, a number or text beyond what jsonb holds. */
 export class UnstorableDocumentError extends DomainError {
   readonly code = 'unstorable-document';
+  readonly faults: Fault[] | undefined;
+
+  /** `fault` names the document and what is wrong with it, when that is known. */
+  constructor(message: string, { fault, cause }: { fault?: Fault; cause?: unknown } = {}) {
+    super(message, { cause });
+    this.faults = fault && [fault];
+  }
 }
 
 /** More than a setting allows. */

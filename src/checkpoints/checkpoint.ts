@@ -110,7 +110,9 @@ export interface ChannelHistory {
 /** Postgres refuses index entries over some 2,700 bytes; this leaves room for their headers. */
 export const MAX_KEY_BYTES = 2600;
 
-/** The bytes that the parts of a key need in an index. */
-export function keyBytes(...parts: string[]): number {
-  return parts.reduce((bytes, part) => bytes + Buffer.byteLength(part), 0);
+/** Whether no index holds a key of these parts. Of a long part only the length is looked at, since rows share it. */
+export function isKeyTooLong(...parts: string[]): boolean {
+  let bytes = 0;
+  for (const part of parts) bytes += part.length > MAX_KEY_BYTES ? part.length : Buffer.byteLength(part);
+  return bytes > MAX_KEY_BYTES;
 }

@@ -1,6 +1,7 @@
 import type { Type } from '@nestjs/common';
 import { IsOptional, IsString, Matches, ValidateNested } from 'class-validator';
 import fc from 'fast-check';
+import { type Fault, InvalidRequestError } from '../checkpoints/checkpoint.errors.js';
 import { CopyThreadRequest } from '../checkpoints/dto/copy-thread.dto.js';
 import { DeleteForRunsRequest } from '../checkpoints/dto/delete-for-runs.dto.js';
 import { DeltaChannelHistoryRequest } from '../checkpoints/dto/delta-channel-history.dto.js';
@@ -10,7 +11,8 @@ import { PruneRequest } from '../checkpoints/dto/prune.dto.js';
 import { PutWritesRequest } from '../checkpoints/dto/put-writes.dto.js';
 import { PutRequest } from '../checkpoints/dto/put.dto.js';
 import { Caller, passCaller, setCaller } from './caller.js';
-import { compile } from './compiled-validation.js';
+import { compile, fieldsOf } from './compiled-validation.js';
+import { describeFaults } from './described-faults.js';
 import { parseExactJson } from './exact-json.js';
 import { validationPipe } from './validation.js';
 
@@ -153,6 +155,13 @@ function withoutUnknown(request: Record<string, unknown>): object {
   return request;
 }
 
+const OPTIONS = {
+  exact: new Set(['checkpoint', 'metadata', 'filter_metadata']),
+  maxElements: 100,
+  maxDocumentBytes: 2 ** 20,
+  maxDocumentNodes: 1000,
+};
+
 describe('compile', () => {
   const usual = validationPipe(false);
 
@@ -163,10 +172,7 @@ describe('compile', () => {
     await fc.assert(
       fc.asyncProperty(request, async (text) => {
         const parsed = () => {
-          const body = parseExactJson(text, {
-            exact: new Set(['checkpoint', 'metadata', 'filter_metadata']),
-            maxElements: 100,
-          }) as object;
+          const body = parseExactJson(text, OPTIONS) as object;
           setCaller(body, new Caller('acme'));
           return body;
         };
@@ -189,6 +195,52 @@ describe('compile', () => {
     );
     expect(Math.min(made, refused)).toBeGreaterThan(20);
   });
+
+  it.each(REQUESTS)('the faults of $type.name are those of class-validator', async ({ type, request }) => {
+    const compiled = fieldsOf(type);
+    await fc.assert(
+      fc.asyncProperty(request, async (text) => {
+        const parsed = () => {
+          const body = parseExactJson(text, OPTIONS) as Record<string, unknown>;
+          setCaller(body, new Caller('acme'));
+          return body;
+        };
+        const expected: unknown = await usual.transform(parsed(), { type: 'body', metatype: type }).then(
+          () => [],
+          (error: unknown) => (error instanceof InvalidRequestError ? error.faults : error),
+        );
+        const { faults, total } = describeFaults(compiled!, parsed());
+        const inOrder = (some: unknown) => (some as Fault[]).map((fault) => JSON.stringify(fault)).sort();
+        expect(inOrder(faults)).toEqual(inOrder(expected));
+        expect(total).toBe(faults.length);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it.each([true, false])(
+    'many rows take the same way, fast or not (%s), and not all faults are told',
+    async (fast) => {
+      const pipe = validationPipe(fast);
+      const of = (row: string) => {
+        const body = parseExactJson(
+          `{"thread_id":"t","checkpoint_id":"1","checkpoint":{},"blobs":[${Array(5000).fill(row).join()}]}`,
+          {
+            ...OPTIONS,
+            maxElements: 5000,
+          },
+        ) as object;
+        setCaller(body, new Caller());
+        return pipe.transform(body, { type: 'body', metatype: PutRequest });
+      };
+      expect(await of('{"channel":"a","version":"1","type":"t","blob":"QQ=="}')).toBeInstanceOf(PutRequest);
+      const refused = of('{}');
+      await expect(refused).rejects.toThrow('The request has 15000 faults, of which 100 are told');
+      const { faults } = (await refused.catch((error: unknown) => error)) as InvalidRequestError;
+      expect(faults).toHaveLength(100);
+      expect(faults[3]).toEqual({ pointer: '#/blobs/1/channel', detail: 'is missing' });
+    },
+  );
 
   it('knows nothing of decorators that it does not compile', () => {
     class Each {

@@ -1,10 +1,8 @@
 import type { ValidationPipe, ValidationPipeOptions } from '@nestjs/common';
 import type { ValidationError } from 'class-validator';
 import { type Fault, InvalidRequestError } from '../checkpoints/checkpoint.errors.js';
-import { CompiledValidationPipe, KnownFieldsPipe } from './compiled-validation.js';
-
-/** The check of this name says that a value is of another kind; what else is wrong with it or inside it is then no news. */
-export const OF_ANOTHER_KIND = 'ofAnotherKind';
+import { OF_ANOTHER_KIND } from './compiled-validation.js';
+import { CompiledValidationPipe, KnownFieldsPipe } from './validation-pipes.js';
 
 /** Makes a DTO of the parsed body, or refuses with every fault. */
 export function validationPipe(fast: boolean): ValidationPipe {

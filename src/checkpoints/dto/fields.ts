@@ -1,13 +1,15 @@
 import { applyDecorators } from '@nestjs/common';
 import { ValidateBy, ValidateNested, type ValidationArguments } from 'class-validator';
 import { tenantOf } from '../../http/caller.js';
-import { Converted, Items } from '../../http/compiled-validation.js';
+import { Converted, Items, OF_ANOTHER_KIND } from '../../http/compiled-validation.js';
 import { JsonNumber, JsonText } from '../../http/exact-json.js';
-import { OF_ANOTHER_KIND } from '../../http/validation.js';
-import { MAX_KEY_BYTES, keyBytes } from '../checkpoint.js';
+import { isKeyTooLong, MAX_KEY_BYTES } from '../checkpoint.js';
 import { storedThreadId } from '../tenant.js';
 import { keyOf } from './cursor.js';
 import { numericText } from './numeric-text.js';
+
+/** Names, ids and types are short. They are compared and copied for each row, and what is merged counts blobs alone. */
+const MAX_TEXT = 64 * 1024;
 
 /** A check whose message says what is wrong with the value; null when nothing is. */
 function Check(name: string, fault: (value: unknown, request: object) => string | null): PropertyDecorator {
@@ -114,7 +116,9 @@ export function IsListOf(words: readonly string[]): PropertyDecorator {
 /** What a page of `list` gave as its x-next-cursor. */
 export function IsCursor(): PropertyDecorator {
   return Check('isCursor', (value) =>
-    typeof value === 'string' && keyOf(value, '') !== null ? null : 'must be the x-next-cursor of a list',
+    typeof value === 'string' && value.length <= MAX_TEXT && keyOf(value, '') !== null
+      ? null
+      : 'must be the x-next-cursor of a list',
   );
 }
 
@@ -137,8 +141,7 @@ export function KeyFits<Request extends object, Item extends object = object>(
   partsOf: (request: Request, item: Item) => unknown[],
 ): PropertyDecorator {
   const tooLong = (request: object, item: object) =>
-    keyBytes(...partsOf(request as Request, item as Item).filter((part) => typeof part === 'string')) >
-    MAX_KEY_BYTES;
+    isKeyTooLong(...partsOf(request as Request, item as Item).filter((part) => typeof part === 'string'));
   return Check('keyFits', (value, request) => {
     const items: unknown[] = Array.isArray(value) ? value : [request];
     const at = items.findIndex((item) => typeof item === 'object' && item !== null && tooLong(request, item));
@@ -193,6 +196,7 @@ function idText(value: unknown): unknown {
 
 function textFault(value: unknown): string | null {
   if (typeof value !== 'string') return missingOr(value, 'must be a string');
+  if (value.length > MAX_TEXT) return `must not be longer than ${MAX_TEXT} characters`;
   if (value.includes('\0')) return 'must not hold NUL';
   return value.isWellFormed() ? null : 'must not hold a lone surrogate';
 }
