@@ -157,6 +157,9 @@ const ENVIRONMENT = z.object({
   STALL_TIMEOUT_MS: integer(100, 3_600_000, 30_000),
   BODY_LIMIT_BYTES: integer(1024, 512 * MIB, 64 * MIB),
   BLOB_LIMIT_BYTES: integer(0, 512 * MIB, 32 * MIB),
+  // jsonb takes up to 12 bytes for a value and its text beside them, and has 2^28 bytes: these two together stay below.
+  DOCUMENT_LIMIT_BYTES: integer(1024, 128 * MIB, 16 * MIB),
+  DOCUMENT_NODES_LIMIT: integer(100, 10_000_000, 200_000),
   // A statement binds a fixed number of arrays, so this is about time and memory, not about parameters.
   ROWS_LIMIT: integer(1, 1_000_000, 10_000),
   LIST_DEFAULT_LIMIT: integer(1, 1000, 1000),
@@ -221,6 +224,8 @@ export class Settings {
   readonly stallTimeoutMs: number;
   readonly bodyLimitBytes: number;
   readonly blobLimitBytes: number;
+  readonly documentLimitBytes: number;
+  readonly documentNodesLimit: number;
   readonly rowsLimit: number;
   readonly listDefaultLimit: number;
   readonly logLevel: string;
@@ -306,6 +311,8 @@ export class Settings {
     this.stallTimeoutMs = env.STALL_TIMEOUT_MS;
     this.bodyLimitBytes = env.BODY_LIMIT_BYTES;
     this.blobLimitBytes = env.BLOB_LIMIT_BYTES;
+    this.documentLimitBytes = env.DOCUMENT_LIMIT_BYTES;
+    this.documentNodesLimit = env.DOCUMENT_NODES_LIMIT;
     this.rowsLimit = env.ROWS_LIMIT;
     this.listDefaultLimit = env.LIST_DEFAULT_LIMIT;
     this.logLevel = env.LOG_LEVEL;

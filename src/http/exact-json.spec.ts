@@ -2,7 +2,12 @@ import fc from 'fast-check';
 import { JsonLengthError, JsonNumber, JsonSyntaxError, JsonText, parseExactJson } from './exact-json.js';
 
 const parse = (text: string, exact: string[] = ['checkpoint'], maxElements = 100) =>
-  parseExactJson(text, { exact: new Set(exact), maxElements });
+  parseExactJson(text, {
+    exact: new Set(exact),
+    maxElements,
+    maxDocumentBytes: 2 ** 20,
+    maxDocumentNodes: 200_000,
+  });
 
 /** What JSON.parse would have made of it, where nothing stays exact. */
 function ordinary(value: unknown): unknown {
@@ -57,13 +62,14 @@ describe('parseExactJson', () => {
 
   it('keeps what lies deeper than any field as text, to any depth', () => {
     const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    const detail = 'is nested deeper than 1000 levels';
     expect(parse(`{"unknown":${deep}}`)).toEqual({ unknown: [[new JsonText(deep.slice(2, -2))]] });
-    expect(parse(`{"checkpoint":${deep}}`)).toEqual({ checkpoint: new JsonText(deep) });
+    expect(parse(`{"checkpoint":${deep}}`)).toEqual({ checkpoint: new JsonText(deep, { detail }) });
   });
 
   it('refuses an array over the limit before reading the rest', () => {
     expect(parse('{"writes":[1,2,3]}', [], 3)).toEqual({ writes: [1, 2, 3] });
-    expect(() => parse('{"writes":[1,2,3,4', [], 3)).toThrow(new JsonLengthError('writes', 3));
+    expect(() => parse('{"writes":[1,2,3,4', [], 3)).toThrow(new JsonLengthError('array', 3, 'writes'));
   });
 
   it.each([

@@ -3,9 +3,18 @@
  * keys such as `__proto__`, and documents of any depth. Such parts stay text from the request to the database.
  */
 
+import { NotJsonError, scanJson, TooManyNodesError } from './json-scanner.js';
+
+/** Why a document cannot be stored: it is over a limit, or jsonb cannot hold it. */
+export type DocumentFault = { what: string; setting: string; limit: number } | { detail: string };
+
 /** An object or array whose JSON text is kept as it came, checked but not parsed. */
 export class JsonText {
-  constructor(readonly text: string = 'null') {}
+  constructor(
+    readonly text: string = 'null',
+    /** Found while it was checked; whoever stores the text refuses it. */
+    readonly fault: DocumentFault | null = null,
+  ) {}
 
   get isObject(): boolean {
     return this.text.startsWith('{');
@@ -20,24 +29,36 @@ export class JsonNumber {
 /** The text is not JSON. `message` says what is wrong and where; it never quotes more than one character. */
 export class JsonSyntaxError extends SyntaxError {}
 
-/** An array of the request has more than `limit` elements. */
+/** An array of the request has more than `limit` elements, the request more than `limit` fields, or its documents values. */
 export class JsonLengthError extends RangeError {
   constructor(
-    readonly member: string,
+    readonly of: 'array' | 'fields' | 'values',
     readonly limit: number,
+    /** The name of the array. */
+    readonly member = '',
   ) {
-    super(`"${member}" has more than ${limit} elements`);
+    super(`More than ${limit} ${of === 'array' ? `elements in "${member}"` : of}`);
   }
 }
 
 export interface ExactJsonOptions {
-  /** Names of top-level members whose objects and arrays stay text. */
+  /** Names of top-level members whose objects and arrays stay text: documents. */
   exact: ReadonlySet<string>;
   /** How many elements an array may have outside of what stays text. */
   maxElements: number;
+  /** What the documents of one request may be together; a longer one gets a fault. */
+  maxDocumentBytes: number;
+  /** How many values all that stays text may have. */
+  maxDocumentNodes: number;
 }
 
-/** A request is an object with arrays of objects of scalars; whatever lies deeper belongs to no field, and stays text. */
+/** The object in a document that has a member for each channel: reading a checkpoint takes a look-up for each. */
+const CHANNEL_VERSIONS = 'channel_versions';
+/** An object of the request has fewer fields than this, and a request with arrays has that many more for each element. */
+const FIELDS_PER_ELEMENT = 16;
+const FIELDS = 1000;
+
+/** A request is an object with arrays of objects of scalars; whatever lies deeper belongs to no field, and is skipped. */
 const MAX_DEPTH = 3;
 
 /** Characters of a text from which on it matters how long it is kept. */
@@ -69,11 +90,18 @@ export function parseExactJson(text: string, options: ExactJsonOptions): unknown
 
 class ExactJsonParser {
   private at = 0;
+  /** Values outside of what stays text. */
+  private fields = 0;
+  private documentBytes = 0;
+  private documentNodes = 0;
+  private readonly maxFields: number;
 
   constructor(
     private readonly text: string,
     private readonly options: ExactJsonOptions,
-  ) {}
+  ) {
+    this.maxFields = FIELDS + FIELDS_PER_ELEMENT * options.maxElements;
+  }
 
   document(): unknown {
     this.space();
@@ -84,10 +112,13 @@ class ExactJsonParser {
   }
 
   private value(depth: number, member: string): unknown {
+    this.fields += 1;
+    if (this.fields > this.maxFields) throw new JsonLengthError('fields', this.maxFields);
     const char = this.text.charCodeAt(this.at);
     if (char === QUOTE) return this.string();
     if (char === OPEN_BRACE || char === OPEN_BRACKET) {
-      if (depth > MAX_DEPTH || (depth === 2 && this.options.exact.has(member))) return this.textOnly();
+      if (depth === 2 && this.options.exact.has(member)) return this.exact(member);
+      if (depth > MAX_DEPTH) return new JsonText(this.skipped().text);
       return char === OPEN_BRACE ? this.object(depth) : this.array(depth, member);
     }
     if (char === MINUS || (char >= ZERO && char <= NINE)) return this.number();
@@ -127,7 +158,7 @@ class ExactJsonParser {
     if (this.skip(CLOSE_BRACKET)) return array;
     do {
       if (array.length === this.options.maxElements)
-        throw new JsonLengthError(member, this.options.maxElements);
+        throw new JsonLengthError('array', this.options.maxElements, member);
       this.space();
       array.push(this.value(depth + 1, member));
       this.space();
@@ -136,21 +167,34 @@ class ExactJsonParser {
     return array;
   }
 
-  /** Finds the end of an object or array by its brackets, and lets JSON.parse, which does not recurse, check the inside. */
-  private textOnly(): JsonText {
+  private exact(member: string): JsonText {
+    const { text, counted, fault } = this.skipped();
+    const { maxDocumentBytes, maxElements } = this.options;
+    this.documentBytes += text.length > maxDocumentBytes ? text.length : Buffer.byteLength(text);
+    const over = (what: string, setting: string, limit: number) =>
+      new JsonText(text, { what, setting, limit });
+    if (this.documentBytes > maxDocumentBytes) {
+      return over('The length of the documents', 'DOCUMENT_LIMIT_BYTES', maxDocumentBytes);
+    }
+    if (counted > maxElements)
+      return over(`The number of ${CHANNEL_VERSIONS} in ${member}`, 'ROWS_LIMIT', maxElements);
+    return new JsonText(text, fault === null ? null : { detail: fault });
+  }
+
+  /** The object or array at the current position, checked but not parsed. */
+  private skipped() {
     const start = this.at;
-    let open = 0;
-    do {
-      const char = this.text.charCodeAt(this.at);
-      if (char === QUOTE) this.at = this.closingQuote();
-      else if (char === OPEN_BRACE || char === OPEN_BRACKET) open += 1;
-      else if (char === CLOSE_BRACE || char === CLOSE_BRACKET) open -= 1;
-      else if (this.at >= this.text.length) this.fail();
-      this.at += 1;
-    } while (open > 0);
-    const text = this.detached(this.text.slice(start, this.at));
-    this.check(text, start);
-    return new JsonText(text);
+    const { maxDocumentNodes } = this.options;
+    try {
+      const maxNodes = maxDocumentNodes - this.documentNodes;
+      const scanned = scanJson(this.text, start, { countedMember: CHANNEL_VERSIONS, maxNodes });
+      this.at = scanned.end;
+      this.documentNodes += scanned.nodes;
+      return { ...scanned, text: this.detached(this.text.slice(start, scanned.end)) };
+    } catch (error) {
+      if (error instanceof TooManyNodesError) throw new JsonLengthError('values', maxDocumentNodes);
+      return this.fail(error instanceof NotJsonError ? error.at : start);
+    }
   }
 
   private string(): string {

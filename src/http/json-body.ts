@@ -28,7 +28,7 @@ export function jsonBody(settings: Settings): Middleware {
       try {
         if (error !== undefined) throw toDomainError(error, settings);
         request.bodyBytes = bytes?.length ?? 0;
-        const body = parseBody(bytes, settings.rowsLimit);
+        const body = parseBody(bytes, settings);
         setCaller(body, share.caller);
         request.body = body;
       } catch (fault) {
@@ -108,29 +108,43 @@ function toDomainError(error: unknown, settings: Settings): unknown {
   return status === 400 ? new MalformedBodyError(message, { cause: error }) : error;
 }
 
-function parseBody(bytes: Buffer | undefined, rowsLimit: number): object {
+function parseBody(bytes: Buffer | undefined, settings: Settings): object {
   if (bytes === undefined || bytes.length === 0) throw new MalformedBodyError('The body is empty');
   if (!isUtf8(bytes)) throw new MalformedBodyError('The body holds bytes that are no UTF-8');
-  const body = parseWhole(bytes, rowsLimit);
+  const body = parseWhole(bytes, settings);
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     throw new InvalidRequestError([{ pointer: '#', detail: 'must be an object' }]);
   }
   return body;
 }
 
-function parseWhole(bytes: Buffer, rowsLimit: number): unknown {
-  if (bytes.length < LARGE_BODY_BYTES) return parse(bytes.toString('utf8'), rowsLimit);
-  return parseLarge(bytes, (text) => parse(text, rowsLimit)) ?? parse(bytes.toString('utf8'), rowsLimit);
+function parseWhole(bytes: Buffer, settings: Settings): unknown {
+  if (bytes.length < LARGE_BODY_BYTES) return parse(bytes.toString('utf8'), settings);
+  return parseLarge(bytes, (text) => parse(text, settings)) ?? parse(bytes.toString('utf8'), settings);
 }
 
-function parse(text: string, rowsLimit: number): unknown {
+function parse(text: string, settings: Settings): unknown {
   try {
-    return parseExactJson(text, { exact: EXACT_FIELDS, maxElements: rowsLimit });
+    return parseExactJson(text, {
+      exact: EXACT_FIELDS,
+      maxElements: settings.rowsLimit,
+      maxDocumentBytes: settings.documentLimitBytes,
+      maxDocumentNodes: settings.documentNodesLimit,
+    });
   } catch (error) {
     if (error instanceof JsonSyntaxError) throw new MalformedBodyError(error.message);
-    if (error instanceof JsonLengthError) {
-      throw new LimitExceededError(`The number of ${error.member}`, 'ROWS_LIMIT', rowsLimit);
-    }
+    if (error instanceof JsonLengthError) throw limitOf(error);
     throw error;
+  }
+}
+
+function limitOf({ of, member, limit }: JsonLengthError): LimitExceededError {
+  switch (of) {
+    case 'array':
+      return new LimitExceededError(`The number of ${member}`, 'ROWS_LIMIT', limit);
+    case 'fields':
+      return new LimitExceededError('The number of fields', `1000 + 16 × ROWS_LIMIT`, limit);
+    case 'values':
+      return new LimitExceededError('The number of values in the documents', 'DOCUMENT_NODES_LIMIT', limit);
   }
 }

@@ -1,6 +1,11 @@
 import { STATUS_CODES, type ServerResponse } from 'node:http';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '@nestjs/common';
-import { DomainError, type Fault, InvalidRequestError } from '../checkpoints/checkpoint.errors.js';
+import {
+  DomainError,
+  type Fault,
+  InvalidRequestError,
+  UnstorableDocumentError,
+} from '../checkpoints/checkpoint.errors.js';
 import { answer } from './answer.js';
 import { PROBLEMS, RETRY_AFTER_SECONDS } from './problem.js';
 
@@ -22,7 +27,9 @@ export function toProblem(error: unknown): Problem {
       status,
       title,
       detail: error.message,
-      ...(error instanceof InvalidRequestError && { errors: error.faults }),
+      ...((error instanceof InvalidRequestError || error instanceof UnstorableDocumentError) && {
+        errors: error.faults,
+      }),
     };
   }
   if (error instanceof HttpException) return plain(error.getStatus(), error.message);

@@ -43,19 +43,19 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
   'limit-exceeded': {
     status: 413,
     title: 'Over a limit',
-    when: 'the body, a blob or the number of rows is over its limit; detail names the limit and its value',
+    when: 'the body, a blob, a document or the number of rows is over its limit; detail names the limit and its value',
     retry: false,
   },
   'invalid-request': {
     status: 422,
     title: 'The request does not fit the operation',
-    when: 'a field is missing, of the wrong type, out of range or not Base64, or a key is too long; errors lists every fault',
+    when: 'a field is missing, of the wrong type, out of range or not Base64, or a key is too long; errors lists the first 100 faults',
     retry: false,
   },
   'unstorable-document': {
     status: 422,
     title: 'A document that Postgres cannot store',
-    when: 'checkpoint, metadata or filter_metadata holds a number or text too large for jsonb, or is nested too deeply',
+    when: 'checkpoint, metadata or filter_metadata holds a number too large for jsonb, or is nested too deeply; errors tells which',
     retry: false,
   },
   'queue-full': {

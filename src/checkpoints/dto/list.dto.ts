@@ -8,6 +8,7 @@ import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../checkpoint.
 import type { StoredThreadId } from '../tenant.js';
 import type { ListInput } from '../use-cases/list.use-case.js';
 import { cursorOf, keyOf } from './cursor.js';
+import { documentText } from './document.js';
 import { IsCursor, IsIdOrEmpty, IsIntegerFrom, IsJsonObject, IsListOf, IsThreadId } from './fields.js';
 import { answerOf, TupleResponse } from './tuple.response.js';
 
@@ -94,7 +95,7 @@ export class ListRequest {
         checkpointNs: this.checkpoint_ns ?? null,
         checkpointId: this.checkpoint_id || null,
         beforeCheckpointId: this.before_checkpoint_id || null,
-        metadata: this.filter_metadata?.text ?? null,
+        metadata: this.filter_metadata ? documentText('filter_metadata', this.filter_metadata) : null,
         after: this.cursor ? keyOf(this.cursor, tenant) : null,
       },
       limit: this.limit ?? null,

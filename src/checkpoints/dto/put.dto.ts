@@ -4,6 +4,7 @@ import { JsonText } from '../../http/exact-json.js';
 import type { ChannelBlob, CheckpointKey, NewCheckpoint } from '../checkpoint.js';
 import { callersThreadId } from '../tenant.js';
 import { CheckpointKeyDto } from './checkpoint-key.dto.js';
+import { documentText } from './document.js';
 import { IsArrayOf, IsBlob, IsIdOrEmpty, IsJsonObject, IsText, IsVersion, KeyFits } from './fields.js';
 
 export class BlobDto {
@@ -67,8 +68,8 @@ export class PutRequest extends CheckpointKeyDto {
     return {
       key: this.toKey(),
       parentCheckpointId: this.parent_checkpoint_id ?? null,
-      checkpoint: this.checkpoint.text,
-      metadata: this.metadata?.text ?? '{}',
+      checkpoint: documentText('checkpoint', this.checkpoint),
+      metadata: this.metadata ? documentText('metadata', this.metadata) : '{}',
       blobs: (this.blobs ?? []).map((blob) => blob.toBlob()),
     };
   }
