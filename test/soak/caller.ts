@@ -110,7 +110,7 @@ export class Caller {
       return await this.read(operation, response);
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
-      if (request.reusedSocket && code === 'ECONNRESET') return null;
+      if (request.reusedSocket && (code === 'ECONNRESET' || code === 'EPIPE')) return null;
       this.findings.fault('broken', `${this.tenant.name}: ${operation} of ${body.length} bytes: ${message}`);
       return null;
     }
