@@ -35,10 +35,10 @@ module.exports = {
     ),
     layer(
       'repository',
-      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement)\\.ts$',
+      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement|thread-lock)\\.ts$',
       [
         DOMAIN,
-        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement)\\.ts$)',
+        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement|thread-lock)\\.ts$)',
         '^src/(database/(binary-client|database|faults|request-queue))\\.ts$',
         nest('common'),
         'node_modules/typeorm/',

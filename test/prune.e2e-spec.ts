@@ -216,35 +216,42 @@ describe('prune and delete-for-runs', () => {
     {
       operation: 'prune',
       body: (thread_id: string) => ({ thread_ids: [thread_id], strategy: 'keep_latest' }),
+      left: { ids: ['2'], blobs: ['/a/2', '/b/1'] },
     },
-    { operation: 'delete-for-runs', body: (thread_id: string) => ({ run_ids: [thread_id] }) },
-  ])('$operation waits for a put that needs a blob which was about to go', async ({ operation, body }) => {
-    const thread_id = aThread();
-    await aChain(thread_id, 2, (at) => ({ metadata: at === 1 ? { run_id: thread_id } : {} }));
-    const waiting = async () => (await app.database.sql('select 1 from pg_locks where not granted')).length;
-    const until = async (done: () => Promise<boolean>) => {
-      while (!(await done())) await new Promise((resolve) => setTimeout(resolve, 10));
-    };
-    // Holds the put up at its second blob, when it has come upon the first.
-    const other = new pg.Client({ connectionString: app.database.url });
-    await other.connect();
-    await other.query('begin');
-    await other.query(`insert into checkpoint_blobs values ($1, '', 'z', '1', 't', '')`, [thread_id]);
-    const fork = { checkpoint_id: '0', checkpoint: { v: 4, channel_versions: { a: '1', z: '1' } } };
-    const put = app.post('put', aPut({ thread_id, ...fork, blobs: [aBlob('a', '1'), aBlob('z', '1')] }));
-    await until(async () => (await waiting()) === 1);
-    let cleaned = false;
-    const cleaning = app.post(operation, body(thread_id)).then((answer) => {
-      cleaned = true;
-      return answer.status;
-    });
-    await until(async () => cleaned || (await waiting()) === 2);
-    await other.query('rollback');
-    await other.end();
-    expect([(await put).status, await cleaning]).toEqual([200, 204]);
-    expect(await ids(thread_id)).toEqual(['2', '0']);
-    expect(await blobs(thread_id)).toEqual(['/a/1', '/a/2', '/b/1', '/z/1']);
-  });
+    {
+      operation: 'delete-for-runs',
+      body: (thread_id: string) => ({ run_ids: [thread_id] }),
+      left: { ids: ['2', '0'], blobs: ['/a/1', '/a/2', '/b/1', '/z/1'] },
+    },
+  ])(
+    '$operation waits for a put that needs a blob which was about to go',
+    async ({ operation, body, left }) => {
+      const thread_id = aThread();
+      await aChain(thread_id, 2, (at) => ({ metadata: at === 1 ? { run_id: thread_id } : {} }));
+      const waiting = async () => (await app.database.sql('select 1 from pg_locks where not granted')).length;
+      const until = async (done: () => Promise<boolean>) => {
+        while (!(await done())) await new Promise((resolve) => setTimeout(resolve, 10));
+      };
+      // Holds the put up at its second blob, when it has come upon the first.
+      const other = new pg.Client({ connectionString: app.database.url });
+      await other.connect();
+      await other.query('begin');
+      await other.query(`insert into checkpoint_blobs values ($1, '', 'z', '1', 't', '')`, [thread_id]);
+      const fork = { checkpoint_id: '0', checkpoint: { v: 4, channel_versions: { a: '1', z: '1' } } };
+      const put = app.post('put', aPut({ thread_id, ...fork, blobs: [aBlob('a', '1'), aBlob('z', '1')] }));
+      await until(async () => (await waiting()) === 1);
+      let cleaned = false;
+      const cleaning = app.post(operation, body(thread_id)).then((answer) => {
+        cleaned = true;
+        return answer.status;
+      });
+      await until(async () => cleaned || (await waiting()) === 2);
+      await other.query('rollback');
+      await other.end();
+      expect([(await put).status, await cleaning]).toEqual([200, 204]);
+      expect({ ids: await ids(thread_id), blobs: await blobs(thread_id) }).toEqual(left);
+    },
+  );
 
   it('never take a blob that a checkpoint needs, while puts go on, and leave none that nobody needs', async () => {
     const threads = [aThread(), aThread()];

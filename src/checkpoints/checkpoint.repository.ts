@@ -17,7 +17,7 @@ import type {
 } from './checkpoint.js';
 import { fromJsonb } from './jsonb-text.js';
 import { type Read, ReadStatements } from './read.statement.js';
-import { MERGE, type Store, StoreStatement } from './store.statement.js';
+import { MERGE, type Store, StoreStatement, threadOf } from './store.statement.js';
 import { tablesOf } from './tables.js';
 import type { StoredThreadId } from './tenant.js';
 import { openChannels } from './thread.repository.js';
@@ -58,9 +58,10 @@ export class CheckpointRepository {
     const statement = new StoreStatement(tables);
     this.stores = {
       merge: MERGE,
-      run: async (stores) => {
-        const { sql, parameters } = statement.of(stores);
-        await this.database.send(sql, parameters);
+      run: async (stores, mode) => {
+        const { sql, parameters } = statement.of(stores, mode);
+        const busy = new Set((await this.database.send<[StoredThreadId]>(sql, parameters)).map(([id]) => id));
+        return busy.size === 0 ? undefined : new Set(stores.filter((store) => busy.has(threadOf(store))));
       },
     };
   }

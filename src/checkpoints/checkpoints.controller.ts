@@ -102,7 +102,8 @@ export class CheckpointsController {
   @Operation('copy-thread', {
     summary: 'Copy a thread',
     description:
-      'Copies every row of every namespace, ids kept. What the target has already is kept. May be repeated.',
+      'Copies every row of every namespace, ids kept. What the target has already is kept. A `metadata.thread_id` that names the ' +
+      'source names the target in the copy. May be repeated.',
     request: { type: CopyThreadRequest, example: EXAMPLES.copyThread },
   })
   async copyThread(@Body() body: CopyThreadRequest): Promise<void> {
@@ -114,7 +115,7 @@ export class CheckpointsController {
     summary: 'Delete the checkpoints of runs',
     description:
       'Removes the checkpoints whose `metadata.run_id` is listed, their writes, and the blobs that no checkpoint refers to ' +
-      'any more. May be repeated.',
+      'any more: each thread at once, one after the other. May be repeated.',
     request: { type: DeleteForRunsRequest, example: EXAMPLES.deleteForRuns },
   })
   async deleteForRuns(@Body() body: DeleteForRunsRequest): Promise<void> {
@@ -125,7 +126,8 @@ export class CheckpointsController {
   @Operation('prune', {
     summary: 'Thin out threads',
     description:
-      'Removes what the strategy does not keep, with the blobs that no checkpoint refers to. May be repeated.',
+      'Removes what the strategy does not keep, with the blobs that no checkpoint refers to: each thread at once, one after ' +
+      'the other. May be repeated.',
     request: { type: PruneRequest, example: EXAMPLES.prune },
   })
   async prune(@Body() body: PruneRequest): Promise<void> {

@@ -1,9 +1,11 @@
 import type { Parameter } from '../database/binary-client.js';
-import type { Kind } from '../database/request-queue.js';
+import type { Kind, Mode } from '../database/request-queue.js';
 import type { CheckpointKey, NewCheckpoint, PendingWrite } from './checkpoint.js';
 import { toJsonb } from './jsonb-text.js';
 import { byteaArray, intArray, textArray } from './postgres-array.js';
 import type { Tables } from './tables.js';
+import type { StoredThreadId } from './tenant.js';
+import { sharedLock, trySharedLocks } from './thread-lock.js';
 
 /** What one request stores: a checkpoint with its blobs, or writes, of which existing ones are kept or replaced. */
 export type Store =
@@ -31,19 +33,27 @@ function rowsOf(store: Store): { blob: Buffer | null }[] {
   return 'checkpoint' in store ? store.checkpoint.blobs : store.writes;
 }
 
+/** The thread of a store, whose lock it needs. */
+export function threadOf(store: Store): StoredThreadId {
+  return ('checkpoint' in store ? store.checkpoint.key : store.key).threadId;
+}
+
 /**
  * One statement that carries out stores which have no row in common. Its text depends on what kinds there are, not on how
- * many rows, so that few are prepared. Checkpoints go first, then blobs, then writes, each in the order of their keys: two
- * statements then lock the same rows in the same order. The rows are sorted here, not by `order by`, which would carry the
- * blobs through Postgres's sort.
+ * many rows, so that few are prepared. Locks on threads go first, then checkpoints, then blobs, then writes, each in the order
+ * of their keys: two statements then lock the same rows in the same order. The rows are sorted here, not by `order by`, which
+ * would carry the blobs through Postgres's sort. Nothing depends on the statement's snapshot, which is older than its locks.
  */
 export class StoreStatement {
   private readonly texts = new Map<string, string>();
 
   constructor(private readonly tables: Tables) {}
 
-  /** The statement and its parameters. */
-  of(stores: Store[]): { sql: string; parameters: Parameter[] } {
+  /**
+   * The statement and its parameters. A shared one leaves out the threads whose lock it cannot have at once, and its rows are
+   * their ids; one that is not shared, whose stores are all of one thread, waits for the lock and gives no row.
+   */
+  of(stores: Store[], mode: Mode): { sql: string; parameters: Parameter[] } {
     const checkpoints = stores.flatMap((store) => ('checkpoint' in store ? store.checkpoint : []));
     const writes = { keep: [] as WriteRow[], replace: [] as WriteRow[] };
     for (const store of stores) {
@@ -54,24 +64,39 @@ export class StoreStatement {
     if (checkpoints.length > 0) parts.push(...this.storeCheckpoints(checkpoints));
     if (writes.keep.length > 0) parts.push(this.storeWrites(writes.keep, 'do nothing'));
     if (writes.replace.length > 0) parts.push(this.storeWrites(writes.replace, REPLACE));
-    return { sql: this.textOf(parts), parameters: parts.flatMap(({ parameters }) => parameters) };
+    const threads = mode.isShared ? [textArray([...new Set(stores.map(threadOf))])] : [];
+    return {
+      sql: this.textOf(parts, mode),
+      parameters: [...threads, ...parts.flatMap(({ parameters }) => parameters)],
+    };
   }
 
-  private textOf(parts: Part[]): string {
-    const kind = parts.map(({ name }) => name).join();
+  private textOf(parts: Part[], { isShared, lockWaitMs }: Mode): string {
+    const kind = [isShared, lockWaitMs, ...parts.map(({ name }) => name)].join();
     const known = this.texts.get(kind);
     if (known !== undefined) return known;
-    let bound = 0;
+    let bound = isShared ? 1 : 0;
     const inserts = parts.map(({ types, insert, columns, onConflict }, at) => {
       const arrays = types.map((type) => `$${(bound += 1)}::${type}[]`);
-      // The condition makes the parts go one after the other.
-      const before = at === 0 ? '' : `where (select count(*) from ${parts[at - 1]?.name ?? ''}) >= 0`;
-      return `${insert} from unnest(${arrays.join(', ')}) as r (${columns}) ${before}
-            on conflict ${onConflict}`;
+      // Evaluated once, before the first row: the locks, and that the part before is done.
+      const conditions = [
+        ...(isShared ? ['r.thread_id <> all(array(select id from locked where not is_held))'] : []),
+        ...(!isShared && at === 0 ? [sharedLock(`(${arrays[0] ?? ''})[1]`, lockWaitMs)] : []),
+        ...(at > 0 ? [`(select pg_catalog.count(*) from ${parts[at - 1]?.name ?? ''}) >= 0`] : []),
+      ];
+      const columnwise = arrays.map((array) => `pg_catalog.unnest(${array})`).join(', ');
+      return `${insert} from rows from (${columnwise}) as r (${columns})
+           where ${conditions.join(' and ')}
+              on conflict ${onConflict}`;
     });
     const last = inserts.pop() ?? '';
     const ctes = inserts.map((insert, at) => `${parts[at]?.name ?? ''} as (${insert} returning 1)`);
-    const text = ctes.length === 0 ? last : `with ${ctes.join(', ')} ${last}`;
+    if (isShared) {
+      ctes.unshift(`locked as materialized (${trySharedLocks('$1::text[]', lockWaitMs)})`);
+      ctes.push(`${parts.at(-1)?.name ?? ''} as (${last})`);
+    }
+    const main = isShared ? 'select id from locked where not is_held' : last;
+    const text = ctes.length === 0 ? main : `with ${ctes.join(', ')} ${main}`;
     this.texts.set(kind, text);
     return text;
   }
@@ -113,7 +138,7 @@ export class StoreStatement {
         insert: `
         insert into ${this.tables.blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
         select r.*`,
-        // Never true, but locks the row that is there: see ThreadRepository.deleteOrphanedBlobs.
+        // Never true, but locks the row that is there: an instance of a release without locks on threads deletes no blob then.
         onConflict:
           '(thread_id, checkpoint_ns, channel, version) do update set type = excluded.type where false',
         parameters: [

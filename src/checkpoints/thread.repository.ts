@@ -1,18 +1,30 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
-import { Database, type Query } from '../database/database.js';
+import { Database, type Query, type Transaction } from '../database/database.js';
 import { sqlStateOf } from '../database/faults.js';
 import { KeyTooLongError } from './checkpoint.errors.js';
 import { type Tables, isOfTenant, tablesOf } from './tables.js';
-import type { StoredThreadId, TenantThreads } from './tenant.js';
+import { callersThreadId, type StoredThreadId, type TenantThreads } from './tenant.js';
+import { LOCK_SOURCE_AND_TARGET, LOCK_THREADS, MAX_LOCKED_THREADS, TRY_LOCK_THREADS } from './thread-lock.js';
 
-/** Any constant: the first half of the lock that keeps two clean-ups of one thread apart. */
-const CLEAN_UP_LOCK = 5004;
 const INDEX_ROW_TOO_LARGE = '54000';
+const LOCK_NOT_AVAILABLE = '55P03';
+/** Threads that a look for those of a run gives at most, so that this process never holds more ids. */
+const MAX_FOUND_THREADS = 4096;
+
+/** How often the threads of a run are looked for, at most. */
+const MAX_PASSES = 8;
+
+/** What is done to a thread that is locked. */
+type Deed = (query: Query, threadIds: StoredThreadId[]) => Promise<void>;
+
+/** Others use a row of a thread, so that the transaction did nothing. */
+class InUseError extends Error {}
 
 /**
- * What is done to whole threads. Each method is atomic and may be repeated; rows stay in Postgres, so a thread may have any
- * length. Locks are taken in the order checkpoints, blobs, as `CheckpointRepository.upsertCheckpoint` takes them.
+ * What is done to whole threads. Each method may be repeated; rows stay in Postgres, so a thread may have any length. A thread
+ * is changed in one transaction, which first takes its lock: see thread-lock.ts. Of many threads some share a transaction.
+ * Rows are locked in the order checkpoints, blobs, as `CheckpointRepository.upsertCheckpoint` locks them.
  */
 @Injectable()
 export class ThreadRepository {
@@ -28,46 +40,55 @@ export class ThreadRepository {
   /** Removes every row of the threads, in all namespaces. */
   async deleteThreads(threadIds: StoredThreadId[]): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
-    await this.database.query(
-      threadIds[0] ?? '',
-      // The last delete runs first: checkpoints before blobs.
-      `with deleted_blobs as (delete from ${blobs} where thread_id = any($1)),
-            deleted_writes as (delete from ${writes} where thread_id = any($1))
-       delete from ${checkpoints} where thread_id = any($1)`,
-      [threadIds],
-    );
+    await this.forEach(threadIds, async (query, ids) => {
+      await query(
+        // The last delete runs first: checkpoints before blobs.
+        `with deleted_blobs as (delete from ${blobs} where thread_id = any($1)),
+              deleted_writes as (delete from ${writes} where thread_id = any($1))
+         delete from ${checkpoints} where thread_id = any($1)`,
+        [ids],
+      );
+    });
   }
 
   /** Copies every row, ids kept. What the target has already is kept. @throws KeyTooLongError */
   async copyThread(sourceThreadId: StoredThreadId, targetThreadId: StoredThreadId): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
-    // Ordered by key, so that two copies to one thread lock the same rows in the same order.
-    const copied = this.database.query(
-      targetThreadId,
-      `with copied_checkpoints as (
-         insert into ${checkpoints}
-           (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
-         select $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
-           from ${checkpoints}
+    const ids = { source: callersThreadId(sourceThreadId), target: callersThreadId(targetThreadId) };
+    const copied = this.database.transaction(targetThreadId, async (query, record) => {
+      await query(LOCK_SOURCE_AND_TARGET, [sourceThreadId, targetThreadId]);
+      await query(
+        `with copied_checkpoints as (
+           insert into ${checkpoints}
+             (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+           select $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint,
+                  -- As LangGraph's own server has it. The column type is the mark of jsonb-text.ts: a text with it is another one.
+                  case when metadata ->> 'thread_id' = $3 and (type is null or pg_catalog.strpos($3 || $4, type) = 0)
+                       then pg_catalog.jsonb_set(metadata, '{thread_id}', pg_catalog.to_jsonb($4::text))
+                       else metadata
+                   end
+             from ${checkpoints}
+            where thread_id = $1
+            order by checkpoint_ns, checkpoint_id
+               on conflict do nothing
+         ),
+         copied_blobs as (
+           insert into ${blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
+           select $2, checkpoint_ns, channel, version, type, blob
+             from ${blobs}
+            where thread_id = $1
+               on conflict do nothing
+         )
+         insert into ${writes}
+           (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
+         select $2, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
+           from ${writes}
           where thread_id = $1
-          order by checkpoint_ns, checkpoint_id
-             on conflict do nothing
-       ),
-       copied_blobs as (
-         insert into ${blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
-         select $2, checkpoint_ns, channel, version, type, blob
-           from ${blobs}
-          where thread_id = $1
-             on conflict do nothing
-       )
-       insert into ${writes}
-         (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
-       select $2, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
-         from ${writes}
-        where thread_id = $1
-           on conflict do nothing`,
-      [sourceThreadId, targetThreadId],
-    );
+             on conflict do nothing`,
+        [sourceThreadId, targetThreadId, ids.source, ids.target],
+      );
+      await record();
+    });
     await copied.catch((error: unknown) => {
       throw sqlStateOf(error) === INDEX_ROW_TOO_LARGE ? new KeyTooLongError() : error;
     });
@@ -80,8 +101,7 @@ export class ThreadRepository {
    */
   async keepLatest(threadIds: StoredThreadId[]): Promise<void> {
     const { checkpoints, blobs, writes } = this.tables;
-    await this.database.transaction(threadIds[0] ?? '', async (query) => {
-      await this.lock(query, threadIds);
+    await this.forEach(threadIds, async (query, ids) => {
       await query(
         `with recursive head as (
            select distinct on (thread_id, checkpoint_ns) thread_id, checkpoint_ns, checkpoint_id
@@ -149,9 +169,9 @@ export class ThreadRepository {
                               from kept p
                              where p.thread_id = c.thread_id and p.checkpoint_ns = c.checkpoint_ns
                                and p.checkpoint_id = c.parent_checkpoint_id)`,
-        [threadIds],
+        [ids],
       );
-      await this.deleteOrphanedBlobs(query, threadIds);
+      await this.deleteOrphanedBlobs(query, ids);
     });
   }
 
@@ -161,46 +181,65 @@ export class ThreadRepository {
    */
   async deleteForRuns(runIds: string[], threads: TenantThreads): Promise<void> {
     const { checkpoints, writes } = this.tables;
-    const values: unknown[] = [runIds];
+    // Both conditions: the first is what checkpoints_run_id_idx holds, the second is what is meant.
+    const isOfRuns = `
+          pg_catalog.hashtextextended(metadata ->> 'run_id', 0)
+            = any(array(select pg_catalog.hashtextextended(id, 0) from pg_catalog.unnest($1::text[]) as id))
+      and metadata ->> 'run_id' = any($1)`;
+    const values: unknown[] = [runIds, ''];
     const isIncluded = isOfTenant(threads, (value) => `$${values.push(value)}`);
-    await this.database.transaction('', async (query) => {
-      const rows = await query<{ thread_id: StoredThreadId }>(
-        // Both conditions: the first is what checkpoints_run_id_idx holds, the second is what is meant.
+    const find = `
+      select distinct thread_id
+        from ${checkpoints}
+       where ${isOfRuns} and ${isIncluded} and thread_id > $2
+       order by thread_id
+       limit ${MAX_FOUND_THREADS}`;
+    const remove: Deed = async (query, ids) => {
+      await query(
         `with deleted as (
            delete from ${checkpoints}
-            where hashtextextended(metadata ->> 'run_id', 0) = any(array(select hashtextextended(unnest($1::text[]), 0)))
-              and metadata ->> 'run_id' = any($1)
-              and ${isIncluded}
+            where ${isOfRuns} and thread_id = any($2)
            returning thread_id, checkpoint_ns, checkpoint_id
-         ),
-         deleted_writes as (
-           delete from ${writes} w
-            using deleted d
-            where w.thread_id = d.thread_id and w.checkpoint_ns = d.checkpoint_ns and w.checkpoint_id = d.checkpoint_id
          )
-         select distinct thread_id from deleted order by thread_id`,
-        values,
+         delete from ${writes} w
+          using deleted d
+          where w.thread_id = d.thread_id and w.checkpoint_ns = d.checkpoint_ns and w.checkpoint_id = d.checkpoint_id`,
+        [runIds, ids],
       );
-      const threadIds = rows.map((row) => row.thread_id);
-      if (threadIds.length === 0) return;
-      await this.lock(query, threadIds);
-      await this.deleteOrphanedBlobs(query, threadIds);
+      await this.deleteOrphanedBlobs(query, ids);
+    };
+    const touched = (ids: StoredThreadId[]) => ({ thread_ids: ids.map(callersThreadId) });
+    await this.database.transactions('', async (transaction) => {
+      let isNothing = true;
+      // One thread after the other, and then again: while the first was looked at, it may have been copied to one that was not
+      // there yet. A run that goes on storing has no end of this.
+      for (let pass = 1, found: StoredThreadId[] = []; pass <= MAX_PASSES;) {
+        values[1] = found.at(-1) ?? '';
+        const rows = await transaction((query) => query<{ thread_id: StoredThreadId }>(find, values));
+        if (rows.length === 0 && found.length === 0) break;
+        if (rows.length === 0) pass += 1;
+        else isNothing = false;
+        found = rows.map((row) => row.thread_id);
+        await inBatches(transaction, new Set(found), remove, touched);
+      }
+      if (isNothing) await transaction((_, record) => record());
     });
   }
 
-  /** Until the transaction ends no other clean-up touches the threads; agents go on. */
-  private async lock(query: Query, threadIds: StoredThreadId[]): Promise<void> {
-    await query(
-      `select pg_advisory_xact_lock($1, key)
-         from (select distinct hashtext(id) as key from unnest($2::text[]) as id order by key) as keys`,
-      [CLEAN_UP_LOCK, threadIds],
+  /** Does it to each thread, in one turn. */
+  private async forEach(threadIds: StoredThreadId[], deed: Deed): Promise<void> {
+    const left = new Set(threadIds.toSorted());
+    const detailOf = (ids: StoredThreadId[]) =>
+      threadIds.length === 1 ? undefined : { thread_ids: ids.map(callersThreadId) };
+    await this.database.transactions(threadIds[0] ?? '', (transaction) =>
+      inBatches(transaction, left, deed, detailOf),
     );
   }
 
   /**
-   * Two statements, each on a snapshot of its own. A put that comes upon a blob which is there already locks it: the first
-   * statement waits for such puts, so that the second sees their checkpoints; puts that come later wait for its locks, and
-   * then store the blob anew.
+   * In threads that are locked. The first of the two statements is there for instances of a release without locks on threads: a
+   * put of theirs locks a blob which is there already, so that the second sees the put's checkpoint; puts that come later wait
+   * for the locks of the first, and then store the blob anew.
    */
   private async deleteOrphanedBlobs(query: Query, threadIds: StoredThreadId[]): Promise<void> {
     const { checkpoints, blobs } = this.tables;
@@ -209,8 +248,8 @@ export class ThreadRepository {
       select thread_id, checkpoint_ns, channel, version
         from (select c.thread_id, c.checkpoint_ns, v.key collate "C" as channel, v.value collate "C" as version, true as referenced
                 from ${checkpoints} c
-               cross join jsonb_each_text(
-                       case jsonb_typeof(c.checkpoint -> 'channel_versions')
+               cross join pg_catalog.jsonb_each_text(
+                       case pg_catalog.jsonb_typeof(c.checkpoint -> 'channel_versions')
                          when 'object' then c.checkpoint -> 'channel_versions'
                        end) as v
                where c.thread_id = any($1)
@@ -219,9 +258,9 @@ export class ThreadRepository {
                 from ${blobs}
                where thread_id = any($1)) as keys
        group by thread_id, checkpoint_ns, channel, version
-      having not bool_or(referenced)`;
+      having not pg_catalog.bool_or(referenced)`;
     const [locked] = await query<{ count: string }>(
-      `select count(*)
+      `select pg_catalog.count(*)
          from (select 1
                  from ${blobs} b
                  join (${orphaned}) as o using (thread_id, checkpoint_ns, channel, version)
@@ -238,6 +277,52 @@ export class ThreadRepository {
       [threadIds],
     );
   }
+}
+
+/**
+ * Does it to the threads that are left, some a transaction. Those that others use are done last, one by one: a transaction
+ * waits for no thread while it keeps others from theirs. What is done is no longer left, also when the rest fails.
+ */
+async function inBatches(
+  transaction: Transaction,
+  left: Set<StoredThreadId>,
+  deed: Deed,
+  detailOf: (done: StoredThreadId[]) => object | undefined,
+): Promise<void> {
+  const isDone = (ids: StoredThreadId[]) => {
+    for (const id of ids) left.delete(id);
+  };
+  const ids = [...left];
+  for (let at = 0; at < ids.length && ids.length > 1; at += MAX_LOCKED_THREADS) {
+    const batch = ids.slice(at, at + MAX_LOCKED_THREADS);
+    isDone(
+      await transaction(async (query, record) => {
+        const rows = await query<{ id: StoredThreadId; is_held: boolean }>(TRY_LOCK_THREADS, [batch]);
+        const held = rows.filter((row) => row.is_held).map((row) => row.id);
+        if (held.length === 0) return [];
+        await deed(query, held).catch(inUse);
+        await record(detailOf(held));
+        return held;
+      }).catch(nothingIfInUse),
+    );
+  }
+  for (const id of [...left]) {
+    await transaction(async (query, record) => {
+      await query(LOCK_THREADS, [[id]]);
+      await deed(query, [id]);
+      await record(detailOf([id]));
+    });
+    isDone([id]);
+  }
+}
+
+function inUse(error: unknown): never {
+  throw sqlStateOf(error) === LOCK_NOT_AVAILABLE ? new InUseError() : error;
+}
+
+function nothingIfInUse(error: unknown): StoredThreadId[] {
+  if (error instanceof InUseError) return [];
+  throw error;
 }
 
 /** SQL: those of the channels for which the checkpoint `c` stores no value, neither as a blob nor inline. */

@@ -26,6 +26,10 @@ import { Watchdog } from './watchdog.js';
 
 /** Runs one statement of a transaction. */
 export type Query = <Row>(sql: string, parameters: unknown[]) => Promise<Row[]>;
+/** Writes to the audit log, in the transaction, what it does for its caller; `detail` is beside what the request says. */
+export type Record = (detail?: object) => Promise<void>;
+/** Runs the statements of one transaction, again when a fault cut it off. */
+export type Transaction = <T>(work: (query: Query, record: Record) => Promise<T>) => Promise<T>;
 
 const FIRST_DELAY_MS = 50;
 const MAX_DELAY_MS = 1000;
@@ -111,8 +115,21 @@ export class Database implements OnApplicationShutdown {
   }
 
   /** Runs statements that belong together, each on a snapshot of its own; all of them are repeated, or none. */
-  transaction<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
-    return this.inTurn(thread, () => this.retry(() => this.attempt(work)));
+  transaction<T>(thread: string, work: (query: Query, record: Record) => Promise<T>): Promise<T> {
+    return this.transactions(thread, (transaction) => transaction(work));
+  }
+
+  /** The same for several transactions, one after the other, in one turn: once it is begun the queue refuses none of them. */
+  transactions<T>(thread: string, work: (transaction: Transaction) => Promise<T>): Promise<T> {
+    const deed = currentCaller()?.deed;
+    let count = 0;
+    const transaction: Transaction = (steps) => {
+      const part = count++;
+      return this.retry(() =>
+        this.attempt((query) => steps(query, async (detail) => deed?.record(query, part, detail))),
+      );
+    };
+    return this.inTurn(thread, () => work(transaction));
   }
 
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */

@@ -2,10 +2,22 @@ import { setImmediate } from 'node:timers/promises';
 import { DomainError, QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
 import { Caller, CallerGoneError, Tenancy } from '../http/caller.js';
 
+/** How a statement is to be carried out. */
+export interface Mode {
+  /** It carries out several requests, so that it must not wait for what one of them alone is about. */
+  isShared: boolean;
+  /** How long it may wait for a lock, in milliseconds. */
+  lockWaitMs: number;
+}
+
 /** A kind of request, as the queue sees it. */
 export interface Kind<Request> {
-  /** Carries out all of them with one statement, or none. */
-  run: (requests: Request[]) => Promise<void>;
+  /**
+   * Carries out the requests with one statement. Resolves with those that were not carried out, and left nothing behind,
+   * since their thread was locked. When it rejects, none was carried out.
+   */
+  // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- most kinds know of no locked thread
+  run: (requests: Request[], mode: Mode) => Promise<ReadonlySet<Request> | void>;
   /** Absent: each request has a statement of its own. */
   merge?: {
     /** What a request stores; two of one thread that have a slot in common never share a statement. */
@@ -69,6 +81,8 @@ export interface Followed {
 const LANES = 2;
 /** A statement that takes longer waits for something, such as a lock, and then takes none of the other tenants' lanes. */
 const SLOW_MS = 250;
+/** How long one that is not shared waits for a lock. */
+const LOCK_WAIT_MS = 1000;
 /** The bounds of a merged statement. A request beyond them has a statement of its own. */
 const MAX_REQUESTS = 64;
 const MAX_REQUESTS_OF_A_THREAD = 16;
@@ -261,8 +275,10 @@ export class RequestQueue {
         this.begin();
       }, SLOW_MS).unref();
     try {
-      await this.run(line.kind, members);
-      for (const { resolve } of members) resolve();
+      const locked = await this.run(line.kind, members);
+      const isLocked = ({ request }: Waiting<Request>) => locked?.has(request) === true;
+      for (const member of members) if (!isLocked(member)) member.resolve();
+      for (const member of members.filter(isLocked)) await this.alone(line.kind, member);
     } catch (error) {
       await this.settle(line.kind, members, error);
     }
@@ -300,10 +316,22 @@ export class RequestQueue {
     if (merge !== undefined) observer?.shared(members.length);
   }
 
-  private run<Request>(kind: Kind<Request>, members: Waiting<Request>[]): Promise<void> {
-    const { tracing } = this.options;
-    const work = () => kind.run(members.map(({ request }) => request));
-    return tracing === undefined ? work() : tracing.statement(members, work);
+  private async run<Request>(
+    kind: Kind<Request>,
+    members: Waiting<Request>[],
+  ): Promise<ReadonlySet<Request> | undefined> {
+    const isShared = members.length > 1;
+    const mode = { isShared, lockWaitMs: isShared ? SLOW_MS : LOCK_WAIT_MS };
+    let locked: ReadonlySet<Request> | undefined;
+    const work = async () => {
+      locked =
+        (await kind.run(
+          members.map(({ request }) => request),
+          mode,
+        )) ?? undefined;
+    };
+    await (this.options.tracing?.statement(members, work) ?? work());
+    return locked;
   }
 
   /** Each request by itself, since one of them is to blame, and fails alone. */
@@ -315,8 +343,17 @@ export class RequestQueue {
     // What says nothing of a single request, such as a database that is away, is true of all of them.
     const alike = members.length === 1 || error instanceof DomainError;
     for (const member of members) {
-      const { resolve, reject } = member;
-      await (alike ? Promise.reject(error as Error) : this.run(kind, [member])).then(resolve, reject);
+      if (alike) member.reject(error);
+      else await this.alone(kind, member);
+    }
+  }
+
+  private async alone<Request>(kind: Kind<Request>, member: Waiting<Request>): Promise<void> {
+    try {
+      await this.run(kind, [member]);
+      member.resolve();
+    } catch (error) {
+      member.reject(error);
     }
   }
 

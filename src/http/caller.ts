@@ -5,11 +5,23 @@ export class CallerGoneError extends Error {
   }
 }
 
+/** What a caller does that is written to the audit log. */
+export interface Deed {
+  /** Writes that it is done, in the transaction that does this part of it. A repeat of the part is written once. */
+  record: (
+    query: (sql: string, parameters: unknown[]) => Promise<unknown[]>,
+    part: number,
+    detail?: object,
+  ) => Promise<void>;
+}
+
 /** Who waits for the answer to a request. It holds nothing of the request, so that nothing is kept alive by it. */
 export class Caller {
   isGone = false;
   /** What to do when it goes while the request waits. */
   onGone: (() => void) | null = null;
+  /** Null: what it does is not audited. */
+  deed: Deed | null = null;
 
   /** Its threads are a world of their own, and take turns with those of other tenants in the queue. */
   constructor(readonly tenant = '') {}
@@ -46,6 +58,11 @@ let current: Caller | undefined;
 /** Says whose request this is the body of. */
 export function setCaller(body: object, caller: Caller): void {
   (body as OfCaller)[CALLER] = caller;
+}
+
+/** Who sent the body; undefined for one that nobody sent. */
+export function callerOf(body: unknown): Caller | undefined {
+  return (body as OfCaller | null)?.[CALLER];
 }
 
 /** Whose threads the body is about. Nobody's is nobody's: what nobody sent is not taken for the default tenant's. */

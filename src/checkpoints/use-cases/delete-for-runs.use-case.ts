@@ -11,7 +11,7 @@ export interface DeleteForRunsInput {
 export class DeleteForRunsUseCase {
   constructor(private readonly threads: ThreadRepository) {}
 
-  /** Removes the checkpoints of the runs with what belongs to them alone, all or none. Safe to repeat. */
+  /** Removes the checkpoints of the runs with what belongs to them alone, each thread at once. Safe to repeat. */
   async execute({ runIds, threads }: DeleteForRunsInput): Promise<void> {
     if (runIds.length > 0) await this.threads.deleteForRuns(runIds, threads);
   }

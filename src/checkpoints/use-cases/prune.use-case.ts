@@ -13,7 +13,7 @@ export interface PruneInput {
 export class PruneUseCase {
   constructor(private readonly threads: ThreadRepository) {}
 
-  /** Thins out threads, all or none; see `ThreadRepository`. Safe to repeat. */
+  /** Thins out threads, each at once; see `ThreadRepository`. Safe to repeat. */
   async execute({ threadIds, strategy }: PruneInput): Promise<void> {
     if (threadIds.length === 0) return;
     await (strategy === 'delete'
