@@ -1,11 +1,15 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { idOf, newKeyText } from '../src/auth/api-key.js';
 import { startApp, type TestApp } from './support/app.js';
-import { aPut } from './support/builders.js';
+import { aPut, aThread } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import { aKey } from './support/keys.js';
+import { startLossyNetwork } from './support/lossy-network.js';
 import { cleanUp, Service, until } from './support/process.js';
 
 const sent = (key: string) => ({ 'x-agent-api-key': key });
+
+const BLOCKED = `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
 
 interface Row {
   operation: string;
@@ -124,11 +128,105 @@ describe.each(['true', 'false'])('AUDIT_LOG=table with FAST_PATH=%s', (fastPath)
     },
   );
 
-  it('acknowledges no delete that it cannot write down', async () => {
+  it('does no delete that it cannot write down, nor acknowledges it', async () => {
+    const thread_id = aThread();
+    await app.post('put', aPut({ thread_id }), sent(key));
     await database.sql('alter table audit_log rename to elsewhere');
-    const { status } = await app.post('delete-thread', { thread_id: 't-1' }, sent(key));
+    const { status } = await app.post('delete-thread', { thread_id }, sent(key));
     await database.sql('alter table elsewhere rename to audit_log');
     expect(status).toBe(500);
+    expect((await app.post('get-tuple', { thread_id }, sent(key))).json).not.toBeNull();
+  });
+
+  it('names every thread of a long prune, in rows of some threads each', async () => {
+    const id = `request-${Math.random()}`;
+    const thread_ids = Array.from({ length: 200 }, (_, n) => `pruned-${n}`);
+    const body = { thread_ids, strategy: 'delete' };
+    expect((await app.post('prune', body, { ...sent(key), 'x-request-id': id })).status).toBe(204);
+    const named = (await rows(id)).map(({ detail }) => detail.thread_ids as string[]);
+    expect(named.flat().sort()).toEqual(thread_ids.sort());
+    expect(Math.max(...named.map((ids) => ids.length))).toBeLessThanOrEqual(64);
+  });
+
+  it('names the threads of runs', async () => {
+    const [run_id, thread_id, id] = [aThread(), aThread(), `request-${Math.random()}`];
+    await app.post('put', aPut({ thread_id, metadata: { run_id } }), sent(key));
+    await app.post('delete-for-runs', { run_ids: [run_id] }, { ...sent(key), 'x-request-id': id });
+    expect((await rows(id)).map(({ detail }) => detail)).toEqual([
+      { run_ids: [run_id], thread_ids: [thread_id] },
+    ]);
+  });
+
+  it('has rows of bounded length', async () => {
+    const id = `request-${Math.random()}`;
+    const run_ids = Array.from({ length: 9000 }, (_, n) => `run-${n}`);
+    await app.post('delete-for-runs', { run_ids }, { ...sent(key), 'x-request-id': id });
+    await app.post(
+      'delete-thread',
+      { thread_id: 'x'.repeat(1_000_000) },
+      { ...sent(key), 'x-request-id': id },
+    );
+    const [runs, thread] = await rows(id);
+    expect(runs?.detail.run_ids).toEqual({
+      ...{ first: expect.arrayContaining(['run-0', 'run-1']), count: 9000 },
+    });
+    expect(thread?.detail.thread_id).toMatch(/^x{2600}… \(1000000 characters\)$/);
+    for (const row of [runs, thread]) expect(JSON.stringify(row).length).toBeLessThan(20_000);
+  });
+});
+
+describe('AUDIT_LOG=table when the network fails', () => {
+  it.each(['insert into', 'commit'])('has one row of a delete whose %s is never answered', async (lost) => {
+    const database = await createDatabase();
+    const network = await startLossyNetwork(database.url);
+    const app = await startApp({ AUDIT_LOG: 'table', DATABASE_URL: network.url }, database);
+    try {
+      const thread_id = aThread();
+      await app.post('put', aPut({ thread_id }));
+      network.loseAnswerTo(lost);
+      expect((await app.post('delete-thread', { thread_id })).status).toBe(204);
+      expect(network.lost).toBe(1);
+      expect((await app.post('get-tuple', { thread_id })).json).toBeNull();
+      const found = await database.sql<Row>(`select * from audit_log where detail ->> 'thread_id' = $1`, [
+        thread_id,
+      ]);
+      expect(found.map(({ outcome }) => outcome)).toEqual(['done']);
+    } finally {
+      await app.close();
+      await network.close();
+      await database.drop();
+    }
+  });
+
+  it('keeps the row of a delete that was begun when the queue is full behind it', async () => {
+    const database = await createDatabase();
+    const app = await startApp(
+      { AUDIT_LOG: 'table', DATABASE_POOL_MAX: '1', QUEUE_MAX: '1', QUEUE_WAIT_MS: '200' },
+      database,
+    );
+    try {
+      const thread_id = aThread();
+      await app.post('put', aPut({ thread_id }));
+      await database.sql('begin');
+      await database.sql('select from checkpoints where thread_id = $1 for update', [thread_id]);
+      const deleted = app.post('delete-thread', { thread_id });
+      await until('the delete waits', async () => {
+        await database.sql('select pg_stat_clear_snapshot()');
+        return (await database.sql(BLOCKED)).length === 1;
+      });
+      const others = [app.post('get-tuple', { thread_id }), app.post('get-tuple', { thread_id })];
+      await delay(300); // until the queue has given one up
+      await database.sql('commit');
+      expect((await deleted).status).toBe(204);
+      await Promise.all(others);
+      const found = await database.sql<Row>('select * from audit_log');
+      expect(found.map(({ operation, outcome }) => [operation, outcome])).toEqual([
+        ['delete-thread', 'done'],
+      ]);
+    } finally {
+      await app.close();
+      await database.drop();
+    }
   });
 });
 

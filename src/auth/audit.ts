@@ -1,17 +1,21 @@
+import { randomUUID } from 'node:crypto';
 import { Injectable, Logger as NestLogger } from '@nestjs/common';
 import type { Logger } from 'pino';
 import { Settings } from '../config/env.js';
 import { Database } from '../database/database.js';
+import type { Deed } from '../http/caller.js';
 import type { Principal } from '../http/principal.js';
+import { bounded } from './bounded.js';
+import { RefusalBudget } from './refusal-budget.js';
 
-/** Refused accesses are written one by one up to so many in so long, then counted. */
-const REFUSALS = 10;
-const REFUSALS_MS = 10_000;
+/** Characters: a token's may quote the token. */
+const MAX_REASON = 500;
 
 /** One line of the audit log. */
 export interface AuditEvent {
   operation: string;
-  outcome: 'done' | 'failed' | 'refused';
+  /** `unknown`: the database did not say; it may be done, or a part of it. */
+  outcome: 'done' | 'failed' | 'unknown' | 'refused';
   requestId: string | null;
   tenant: string | null;
   /** Absent: nobody is known. */
@@ -20,25 +24,44 @@ export interface AuditEvent {
   detail: object;
 }
 
+/** An access that was refused, and why. */
+export type Refusal = Omit<AuditEvent, 'outcome'> & {
+  detail: { reason: string; from?: string; key?: string };
+};
+
+/** What a request does, and whether its transactions have written that. */
+export interface AuditedDeed extends Deed {
+  readonly isRecorded: boolean;
+}
+
 /**
- * Who deleted, copied, or was refused what, and who changed keys. With `AUDIT_LOG=table` an event is there before the answer
- * that it is about, except a refusal.
+ * Who deleted, copied, or was refused what, and who changed keys. With `AUDIT_LOG=table` the row of what is done is written in
+ * the transaction that does it, so that there is neither without the other; that of a refusal is written later.
  */
 @Injectable()
 export class Audit {
   private readonly faults = new NestLogger('audit');
   private log: Logger | null = null;
-  private readonly table: string;
-  /** Refusals that may still be written, and those that were not. */
-  private left = REFUSALS;
-  private more = 0;
-  private counting = false;
+  private readonly insert: string;
+  private readonly refusals = new RefusalBudget<Refusal>(
+    (event) => {
+      this.write({ ...event, outcome: 'refused' });
+    },
+    ({ tenant, reason, more }) => {
+      this.write({ operation: '*', outcome: 'refused', requestId: null, tenant, detail: { reason, more } });
+    },
+  );
 
   constructor(
     private readonly settings: Settings,
     private readonly database: Database,
   ) {
-    this.table = `"${settings.databaseSchema}".audit_log`;
+    // A row whose `deed` is there already is what a transaction wrote whose end nobody was told of.
+    this.insert = `
+      insert into "${settings.databaseSchema}".audit_log
+        (deed, request_id, operation, outcome, tenant, key_id, key_name, subject, detail)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+          on conflict do nothing`;
   }
 
   /** Events go to that log, whatever its level, unless it is silent. */
@@ -46,43 +69,48 @@ export class Audit {
     this.log = logger.level === 'silent' ? null : logger.child({}, { level: 'info' });
   }
 
+  /** What the request is about to do. Its transactions write it with `AUDIT_LOG=table`; `done` does the rest. */
+  begin(event: Omit<AuditEvent, 'outcome'>): AuditedDeed {
+    const id = randomUUID();
+    const isTable = this.settings.auditLog === 'table';
+    let isRecorded = false;
+    return {
+      get isRecorded() {
+        return isRecorded;
+      },
+      record: async (query, part, detail = {}) => {
+        isRecorded = true;
+        const done = {
+          ...event,
+          outcome: 'done' as const,
+          detail: { ...event.detail, ...bounded(detail, Infinity) },
+        };
+        if (isTable) await query(this.insert, valuesOf(`${id}/${part}`, done));
+      },
+    };
+  }
+
+  /** The deed is done. @throws as `record` */
+  async done(deed: AuditedDeed, event: Omit<AuditEvent, 'outcome'>): Promise<void> {
+    if (deed.isRecorded && this.settings.auditLog === 'table') return;
+    await this.record({ ...event, outcome: 'done' });
+  }
+
   /** @throws as `Database.query`; nothing, when a log is enough */
   async record(event: AuditEvent): Promise<void> {
     const { auditLog } = this.settings;
     if (auditLog === 'log') this.log?.info({ audit: event }, 'audit');
     if (auditLog !== 'table') return;
-    const { operation, outcome, requestId, tenant, by, detail } = event;
-    const [keyId, keyName, subject] =
-      by === undefined ? [] : 'key' in by ? [by.key, by.name] : [null, null, by.subject];
-    await this.database.query(
-      'audit',
-      `insert into ${this.table} (request_id, operation, outcome, tenant, key_id, key_name, subject, detail)
-       values ($1, $2, $3, $4, $5, $6, $7, $8)`,
-      [requestId, operation, outcome, tenant, keyId, keyName, subject, JSON.stringify(detail)],
-    );
+    await this.database.query('audit', this.insert, valuesOf(randomUUID(), event));
   }
 
-  /** Does not wait; of a flood it writes the first, and how many more there were. */
-  refused(event: Omit<AuditEvent, 'outcome'>): void {
-    if (!this.counting) {
-      this.counting = true;
-      setTimeout(() => {
-        this.endCount();
-      }, REFUSALS_MS).unref();
-    }
-    if (this.left === 0) {
-      this.more += 1;
-      return;
-    }
-    this.left -= 1;
-    this.write({ ...event, outcome: 'refused' });
-  }
-
-  private endCount(): void {
-    const { more } = this;
-    Object.assign(this, { left: REFUSALS, more: 0, counting: false });
-    if (more === 0) return;
-    this.write({ operation: '*', outcome: 'refused', requestId: null, tenant: null, detail: { more } });
+  /** Does not wait; of a flood it writes the first of each kind, and how many more there were. */
+  refused(event: Refusal): void {
+    const { reason } = event.detail;
+    this.refusals.take({
+      ...event,
+      detail: { ...bounded(event.detail), reason: reason.slice(0, MAX_REASON) },
+    });
   }
 
   /** Nobody waits for it. */
@@ -91,4 +119,13 @@ export class Audit {
       this.faults.error(`not written: ${String(error)}`);
     });
   }
+}
+
+function valuesOf(
+  deed: string,
+  { operation, outcome, requestId, tenant, by, detail }: AuditEvent,
+): unknown[] {
+  const [keyId, keyName, subject] =
+    by === undefined ? [] : 'key' in by ? [by.key, by.name] : [null, null, by.subject];
+  return [deed, requestId, operation, outcome, tenant, keyId, keyName, subject, JSON.stringify(detail)];
 }

@@ -9,10 +9,12 @@ import {
   UseInterceptors,
 } from '@nestjs/common';
 import { catchError, concatMap, from, map, type Observable } from 'rxjs';
-import { DomainError } from '../checkpoints/checkpoint.errors.js';
+import { DatabaseUnavailableError, DomainError } from '../checkpoints/checkpoint.errors.js';
+import { callerOf, CallerGoneError } from '../http/caller.js';
 import { JsonNumber } from '../http/exact-json.js';
 import { operationOf } from '../http/operations.js';
-import { Audit } from './audit.js';
+import { Audit, type AuditedDeed } from './audit.js';
+import { bounded } from './bounded.js';
 
 const FIELDS = 'audited-fields';
 
@@ -30,28 +32,37 @@ export class AuditInterceptor implements NestInterceptor {
     const request = http.getRequest<IncomingMessage & { body: Record<string, unknown> }>();
     const fields = Reflect.getMetadata(FIELDS, context.getHandler()) as string[];
     // Now: once it is validated a request keeps nothing of its body.
-    const detail = Object.fromEntries(fields.map((field) => [field, plain(request.body[field])]));
+    const detail = bounded(Object.fromEntries(fields.map((field) => [field, plain(request.body[field])])));
     const event = {
       operation: operationOf(`/${pathOf(context.getClass())}/${pathOf(context.getHandler())}`),
       requestId: String(http.getResponse<ServerResponse>().getHeader('x-request-id')),
       tenant: request.principal?.tenant ?? '',
       ...(request.principal && { by: request.principal.by }),
+      detail,
     };
+    const deed = this.audit.begin(event);
+    const caller = callerOf(request.body);
+    if (caller !== undefined) caller.deed = deed;
     return next.handle().pipe(
       concatMap((answer: unknown) => {
         const made = isMade(answer) ? { made: answer.id } : {};
-        const recorded = this.audit.record({ ...event, outcome: 'done', detail: { ...detail, ...made } });
+        const recorded = this.audit.done(deed, { ...event, detail: { ...detail, ...made } });
         return from(recorded).pipe(map(() => answer));
       }),
       catchError((error: unknown) => {
-        // Of what does not fit the operation nothing was done.
-        if (!(error instanceof DomainError) || error.code === 'database-unavailable') {
-          this.audit.write({ ...event, outcome: 'failed', detail });
-        }
+        const outcome = outcomeOf(error, deed);
+        if (outcome !== null) this.audit.write({ ...event, outcome });
         throw error;
       }),
     );
   }
+}
+
+/** What became of a request that failed; null when nothing was done, and the caller was told so. */
+function outcomeOf(error: unknown, { isRecorded }: AuditedDeed): 'failed' | 'unknown' | null {
+  // A transaction came as far as its row: it, or one before it, may be done.
+  if (isRecorded || error instanceof DatabaseUnavailableError) return 'unknown';
+  return error instanceof DomainError || error instanceof CallerGoneError ? null : 'failed';
 }
 
 /** What Nest keeps of the route. */

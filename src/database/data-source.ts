@@ -12,6 +12,7 @@ import { AddApiKeys1764000000004 } from './migrations/1764000000004-add-api-keys
 import { AddAuditLog1764000000005 } from './migrations/1764000000005-add-audit-log.js';
 import { AddKeyRotation1764000000006 } from './migrations/1764000000006-add-key-rotation.js';
 import { QualifyKeyTrigger1764000000007 } from './migrations/1764000000007-qualify-key-trigger.js';
+import { AddAuditDeed1764000000008 } from './migrations/1764000000008-add-audit-deed.js';
 import { BinaryClient } from './binary-client.js';
 import { APPLICATION_NAME, type Server } from './server.js';
 
@@ -31,6 +32,7 @@ const MIGRATIONS = [
   AddAuditLog1764000000005,
   AddKeyRotation1764000000006,
   QualifyKeyTrigger1764000000007,
+  AddAuditDeed1764000000008,
 ];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */

@@ -83,7 +83,7 @@ async function storageOf(
 }
 
 /** @throws Error when there was no moment without a transaction that is in the way */
-async function alterWhenFree(runner: QueryRunner, table: string, action: string): Promise<void> {
+export async function alterWhenFree(runner: QueryRunner, table: string, action: string): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       // Sent together, these are one transaction.
