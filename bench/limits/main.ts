@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
+import pg from 'pg';
 import { SERVICE, Served } from '../candidates/served.js';
 import { Database, inspect } from '../database.js';
 import { endAll } from '../processes.js';
@@ -31,6 +32,8 @@ const AT_ONCE = 10;
 const LIMIT_MS = 180_000;
 /** A session of Postgres reports what it did at its end; then the collector has it soon. */
 const REPORTED_MS = 300;
+/** Postgres starts anew after one of its processes was killed. */
+const RECOVERY_MS = 5000;
 
 interface Answer {
   status: number | string;
@@ -40,6 +43,8 @@ interface Answer {
 
 interface Seen extends Peak {
   answers: Answer[];
+  /** Why Postgres was made to start anew; null: it was not. */
+  ending: string | null;
   stallMs: number;
   rowsRead: number;
   rowsWritten: number;
@@ -111,9 +116,11 @@ async function observe(database: Database, postmaster: number, requests: Request
     await delay(50);
     const stallMs = await longest();
     await service.stop();
-    const after = peak.isStopped ? { read: NaN, written: NaN, temporary: NaN } : await counters(database);
+    const killed = await endStatements(database.url);
+    const ending = peak.isStopped ? 'memory ran out' : killed > 0 ? `${killed} could not be cancelled` : null;
+    const after = ending === null ? await counters(database) : { read: NaN, written: NaN, temporary: NaN };
     return {
-      ...{ ...peak, answers, stallMs },
+      ...{ ...peak, answers, stallMs, ending },
       rowsRead: after.read - before.read,
       rowsWritten: after.written - before.written,
       temporaryBytes: after.temporary - before.temporary,
@@ -151,12 +158,27 @@ async function measure(serverUrl: string, { request, stored = [] }: Scenario): P
       },
     });
     const alone = without(await observe(database, postmaster, [request(0)]));
-    if (options.alone || alone.isStopped) return [alone];
+    if (options.alone || alone.ending !== null) return [alone];
     const many = Array.from({ length: AT_ONCE }, (_, n) => request(n + 1));
     return [alone, without(await observe(database, postmaster, many))];
   } finally {
-    await database.end();
+    await database.end().catch(() => undefined); // the server may have begun anew
   }
+}
+
+/** Some statements cannot be cancelled, and would take the next scenario's time: their processes are killed. Resolves with their number. */
+async function endStatements(url: string): Promise<number> {
+  const client = new pg.Client({ connectionString: url });
+  client.on('error', () => undefined);
+  await client.connect();
+  await delay(1000); // that a service which is gone leaves behind
+  const { rows } = await client.query<{ pid: number }>(
+    `select pid from pg_stat_activity where datname = current_database() and state = 'active' and pid <> pg_backend_pid()`,
+  );
+  for (const { pid } of rows) process.kill(pid, 'SIGKILL');
+  await client.end().catch(() => undefined);
+  if (rows.length > 0) await delay(RECOVERY_MS);
+  return rows.length;
 }
 
 const mb = (bytes: number) => `${Math.round(bytes / 1e6)} MB`;
@@ -171,7 +193,7 @@ function row({ operation, what }: Scenario, seen: Seen, requests: Request[], how
     howMany,
     `${Math.round((requests[0]?.body.length ?? 0) / 1000)} kB`,
     [...statuses].map(([status, n]) => (n > 1 ? `${n} × ${status}` : String(status))).join(', ') +
-      (seen.isStopped ? ', ended for want of memory' : ''),
+      (seen.ending === null ? '' : `, ${seen.ending}`),
     mb(Math.max(...seen.answers.map(({ bytes }) => bytes))),
     `${(Math.max(...seen.answers.map(({ ms }) => ms)) / 1000).toFixed(1)} s`,
     `${Math.round(seen.stallMs)} ms`,
@@ -218,7 +240,7 @@ try {
       code = 1;
       lines.push(`| ${scenario.operation} | ${scenario.what} | ${String(error)} |`);
       console.log(lines.at(-1));
-      await delay(3000); // Postgres may start anew
+      await delay(RECOVERY_MS);
     }
   }
 } catch (error) {
