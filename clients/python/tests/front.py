@@ -23,11 +23,12 @@ HANG_SECONDS = 30
 class Fault:
     """What is done with one request. With `after`, the service gets it all the same, and only the answer is lost."""
 
-    kind: str  # "drop", "hang", "status" or "drip"
+    kind: str  # "drop", "hang", "status", "drip" or "previous": the connection's last answer once more
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     after: bool = False
+    echo: bool = False  # with "status": the answer carries the id of the request
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Seen:
 class Front:
     def __init__(self, target: str, plan: Callable[[int], Fault | None]) -> None:
         self.seen: list[Seen] = []
+        self.ports: set[int] = set()  # of all connections that brought something, also what is no request
         self.asked = threading.Event()
         self.gone = threading.Event()  # a client went away while it was kept waiting
         self._plan = plan
@@ -62,7 +64,10 @@ class Front:
                 with contextlib.suppress(ConnectionError):
                     front._handle(self)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -78,6 +83,7 @@ class Front:
         self._client.close()
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
+        self.ports.add(handler.client_address[1])
         content = handler.rfile.read(int(handler.headers["content-length"]))
         headers = {name.lower(): value for name, value in handler.headers.items()}
         plain = gzip.decompress(content) if headers.get("content-encoding") == "gzip" else content
@@ -95,6 +101,12 @@ class Front:
             )
         self.asked.set()
         fault = self._plan(number)
+        if fault is not None and fault.kind == "previous":
+            previous = getattr(handler, "previous", None)
+            if previous is not None:
+                self._answer(handler, *previous)
+                return
+            fault = None  # the first of its connection
         if fault is None or fault.after:
             sent = {name: value for name, value in headers.items() if name not in ("host", "connection")}
             answer = self._client.post(handler.path, content=content, headers=sent)
@@ -104,6 +116,7 @@ class Front:
                     for name, value in answer.headers.items()
                     if name in ("content-type", "x-next-cursor", "x-request-id", "retry-after")
                 }
+                handler.previous = (answer.status_code, kept, answer.content)  # type: ignore[attr-defined]
                 self._answer(handler, answer.status_code, kept, answer.content)
                 return
         if fault.kind == "drop":
@@ -112,7 +125,8 @@ class Front:
             handler.close_connection = True
             handler.connection.close()
         elif fault.kind == "status":
-            self._answer(handler, fault.status, fault.headers, fault.body)
+            echoed = {"x-request-id": headers["x-request-id"]} if fault.echo else {}
+            self._answer(handler, fault.status, fault.headers | echoed, fault.body)
         elif fault.kind == "drip":
             handler.send_response(200)
             handler.send_header("content-type", "application/json")

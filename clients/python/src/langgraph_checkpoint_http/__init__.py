@@ -2,6 +2,7 @@
 
 from langgraph_checkpoint_http._errors import (
     CheckpointBackendError,
+    CheckpointMismatchError,
     CheckpointProblemError,
     CheckpointUnavailableError,
     UnstorableValueError,
@@ -10,6 +11,7 @@ from langgraph_checkpoint_http._saver import HttpCheckpointSaver, create_checkpo
 
 __all__ = [
     "CheckpointBackendError",
+    "CheckpointMismatchError",
     "CheckpointProblemError",
     "CheckpointUnavailableError",
     "HttpCheckpointSaver",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any, cast
+from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -15,7 +18,6 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
     PendingWrite,
-    get_checkpoint_id,
     get_serializable_checkpoint_metadata,
     writes_sort_key,
 )
@@ -45,7 +47,7 @@ NextVersion = Callable[[None, None], str]
 
 def get_tuple_request(config: RunnableConfig) -> Request:
     key = _key(config)
-    return Request("get-tuple", key["thread_id"], {**key, "include": _PARTS})
+    return Request("get-tuple", key["thread_id"], {**key, "include": _PARTS}, _stranger_to(key, optional=True))
 
 
 def put_request(
@@ -57,8 +59,9 @@ def put_request(
 ) -> Request:
     """Primitives stay inside the checkpoint, other values become blobs, a snapshot both, with `True` as its marker.
 
-    Nothing inside a checkpoint is encrypted, so with encryption primitives become blobs too, which readers prefer.
-    Every checkpoint brings them, new or not: an earlier one, of another saver, may have them inline alone.
+    Nothing inside a checkpoint is encrypted, so with encryption primitives become blobs too, which readers prefer. So
+    do those that jsonb would change. Every checkpoint brings them, new or not: an earlier one, of another saver, may
+    have them inline alone.
     """
     inline: dict[str, Any] = {}
     blobs = []
@@ -67,7 +70,7 @@ def put_request(
         if isinstance(value, _DeltaSnapshot):
             inline[channel] = True
         elif value is None or isinstance(value, (str, int, float, bool)):
-            if not isinstance(serde, EncryptedSerializer):
+            if _is_kept_by_jsonb(value) and not isinstance(serde, EncryptedSerializer):
                 inline[channel] = value
                 continue
             if channel in checkpoint["channel_versions"]:
@@ -83,17 +86,18 @@ def put_request(
                 }
             )
     key = _key(config)
+    stored = {**key, "checkpoint_id": _id_text(checkpoint["id"], "checkpoint['id']")}
     return Request(
         "put",
         key["thread_id"],
         {
-            **key,
-            "checkpoint_id": checkpoint["id"],
+            **stored,
             "parent_checkpoint_id": key["checkpoint_id"],
             "checkpoint": {**checkpoint, "channel_values": inline},
             "metadata": get_serializable_checkpoint_metadata(config, metadata),
             "blobs": blobs,
         },
+        _stranger_to(stored),
     )
 
 
@@ -103,7 +107,7 @@ def stored_config(config: RunnableConfig, checkpoint: Checkpoint) -> RunnableCon
     return {
         "configurable": {
             "thread_id": configurable["thread_id"],
-            "checkpoint_ns": configurable.get("checkpoint_ns", ""),
+            "checkpoint_ns": configurable.get("checkpoint_ns") or "",
             "checkpoint_id": checkpoint["id"],
         }
     }
@@ -117,6 +121,9 @@ def put_writes_request(
     serde: SerializerProtocol,
 ) -> Request | None:
     """None when there is nothing to store."""
+    key = _key(config)
+    if key["checkpoint_id"] is None:
+        raise _refused("config['configurable']['checkpoint_id']", None)
     if not writes:
         return None
     rows = []
@@ -132,7 +139,6 @@ def put_writes_request(
                 "blob": _to_base64(data),
             }
         )
-    key = _key(config)
     upsert = all(channel in WRITES_IDX_MAP for channel, _ in writes)
     return Request("put-writes", key["thread_id"], {**key, "writes": rows, "upsert": upsert})
 
@@ -150,15 +156,17 @@ class Listing:
         body: dict[str, Any] = {"include": _PARTS}
         self._thread_id: str | None = None
         if config:
-            configurable = config["configurable"]
-            self._thread_id = body["thread_id"] = str(configurable["thread_id"])
-            body["checkpoint_ns"] = configurable.get("checkpoint_ns")
-            body["checkpoint_id"] = get_checkpoint_id(config)
+            key = _key(config)
+            self._thread_id = body["thread_id"] = key["thread_id"]
+            # Absent or None: every namespace.
+            body["checkpoint_ns"] = None if _configurable(config).get("checkpoint_ns") is None else key["checkpoint_ns"]
+            body["checkpoint_id"] = key["checkpoint_id"]
         if filter:
             body["filter_metadata"] = filter
         if before is not None:
-            body["before_checkpoint_id"] = get_checkpoint_id(before)
+            body["before_checkpoint_id"] = _optional_id(before, "checkpoint_id", "before")
         self._body = body
+        self._stranger = _stranger_to({name: body[name] for name in _KEY if name in body}, many=True)
         self._left = limit
         self._page = _FIRST_PAGE
         self._done = False
@@ -167,7 +175,7 @@ class Listing:
         if self._done or (self._left is not None and self._left <= 0):
             return None
         limit = self._page if self._left is None else min(self._page, self._left)
-        return Request("list", self._thread_id, {**self._body, "limit": limit})
+        return Request("list", self._thread_id, {**self._body, "limit": limit}, self._stranger)
 
     def take(self, reply: Reply) -> list[dict[str, Any]]:
         """The checkpoints of the page."""
@@ -182,11 +190,13 @@ class Listing:
 
 
 def delete_thread_request(thread_id: str) -> Request:
-    return Request("delete-thread", str(thread_id), {"thread_id": str(thread_id)})
+    text = _id_text(thread_id, "thread_id")
+    return Request("delete-thread", text, {"thread_id": text})
 
 
 def copy_thread_request(source_thread_id: str, target_thread_id: str) -> Request:
-    source, target = str(source_thread_id), str(target_thread_id)
+    source = _id_text(source_thread_id, "source_thread_id")
+    target = _id_text(target_thread_id, "target_thread_id")
     return Request("copy-thread", source, {"source_thread_id": source, "target_thread_id": target})
 
 
@@ -205,7 +215,14 @@ def prune_requests(thread_ids: Sequence[str], strategy: str) -> Iterator[Request
 
 def delta_channel_history_request(config: RunnableConfig, channels: Sequence[str]) -> Request:
     key = _key(config)
-    return Request("delta-channel-history", key["thread_id"], {**key, "channels": list(channels)})
+    asked = list(channels)
+
+    def stranger(data: Any) -> str | None:
+        if not isinstance(data, dict):
+            return f"no channels, but {type(data).__name__}"
+        return next((f"channel {channel!r}, not asked for" for channel in data if channel not in asked), None)
+
+    return Request("delta-channel-history", key["thread_id"], {**key, "channels": asked}, stranger)
 
 
 def load_tuple(item: Mapping[str, Any], serde: SerializerProtocol, next_version: NextVersion) -> CheckpointTuple:
@@ -272,13 +289,73 @@ def _to_base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
+_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
+
+
 def _key(config: RunnableConfig) -> dict[str, Any]:
-    configurable = config["configurable"]
+    configurable = _configurable(config)
+    namespace = configurable.get("checkpoint_ns")
+    if namespace is not None and (not isinstance(namespace, str) or isinstance(namespace, Enum)):
+        raise ValueError(f"config['configurable']['checkpoint_ns'] must be text, not {namespace!r}")
+    if "thread_id" not in configurable:
+        raise ValueError("config['configurable']['thread_id'] is missing")
     return {
-        "thread_id": str(configurable["thread_id"]),
-        "checkpoint_ns": configurable.get("checkpoint_ns", ""),
-        "checkpoint_id": get_checkpoint_id(config),
+        "thread_id": _id_text(configurable["thread_id"], "config['configurable']['thread_id']"),
+        "checkpoint_ns": namespace or "",
+        "checkpoint_id": _optional_id(config, "checkpoint_id", "config"),
     }
+
+
+def _configurable(config: RunnableConfig) -> Mapping[str, Any]:
+    return config.get("configurable") or {}
+
+
+def _optional_id(config: RunnableConfig, name: str, of: str) -> str | None:
+    """None when it is absent, None or empty."""
+    value = _configurable(config).get(name)
+    return None if value is None or value == "" else _id_text(value, f"{of}['configurable']['{name}']")
+
+
+def _id_text(value: Any, name: str) -> str:
+    """The id as text. A None that somebody forgot to fill in would be the same id for all who forget."""
+    if isinstance(value, (bool, Enum)) or not isinstance(value, (str, int, UUID)) or value == "":
+        raise _refused(name, value)
+    return str(value)
+
+
+def _refused(name: str, value: Any) -> ValueError:
+    return ValueError(f"{name} must be a text that is not empty, an integer or a UUID, not {value!r}")
+
+
+def _stranger_to(key: Mapping[str, Any], *, optional: bool = False, many: bool = False) -> Callable[[Any], str | None]:
+    """Finds in an answer what has another key than was asked for. `optional`: there may be nothing."""
+    asked = {name: value for name, value in key.items() if value is not None}
+
+    def stranger(data: Any) -> str | None:
+        if data is None and optional:
+            return None
+        if many != isinstance(data, list):
+            return f"{'no list' if many else 'no object'}, but {type(data).__name__}"
+        for item in data if many else [data]:
+            if not isinstance(item, dict):
+                return f"no object, but {type(item).__name__}"
+            for name, value in asked.items():
+                if item.get(name) != value:
+                    return f"{name} {item.get(name)!r}, not {value!r}"
+        return None
+
+    return stranger
+
+
+def _is_kept_by_jsonb(value: Any) -> bool:
+    """Whether jsonb gives the same value back.
+
+    It has no negative zero, NaN and infinity, and prints 1e+16 as an integer. A member of an Enum, or of another
+    subclass, becomes plain text or a plain number.
+    """
+    if type(value) is float:
+        return math.isfinite(value) and "e" not in repr(value) and not (value == 0 and math.copysign(1, value) < 0)
+    return value is None or type(value) in (str, int, bool)
 
 
 def _config(item: Mapping[str, Any], checkpoint_id: str) -> RunnableConfig:
@@ -292,7 +369,9 @@ def _config(item: Mapping[str, Any], checkpoint_id: str) -> RunnableConfig:
 
 
 def _chunks(ids: Sequence[str], name: str) -> Iterator[list[str]]:
-    if isinstance(ids, str):
-        raise TypeError(f"{name} must be a sequence of ids, not a str")
-    for start in range(0, len(ids), _MAX_IDS):
-        yield [str(id_) for id_ in ids[start : start + _MAX_IDS]]
+    if isinstance(ids, (str, bytes, Mapping)):
+        raise TypeError(f"{name} must be a sequence of ids, not {type(ids).__name__}")
+    # All of them before the first is sent.
+    texts = [_id_text(id_, f"{name}[{position}]") for position, id_ in enumerate(ids)]
+    for start in range(0, len(texts), _MAX_IDS):
+        yield texts[start : start + _MAX_IDS]

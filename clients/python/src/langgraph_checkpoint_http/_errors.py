@@ -70,5 +70,12 @@ class CheckpointUnavailableError(CheckpointBackendError):
     """No usable answer came before the deadline; `__cause__` is the last fault of the connection."""
 
 
+class CheckpointMismatchError(CheckpointBackendError):
+    """Answers came that belong to other requests, over new connections too. None of their data was used.
+
+    Something on the way mixes answers up, or writes `x-request-id` anew (see `check_request_id`).
+    """
+
+
 class UnstorableValueError(CheckpointBackendError, ValueError):
     """A checkpoint or its metadata holds what JSON or Postgres's jsonb cannot; nothing was sent."""

@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_http import _codec as codec
-from langgraph_checkpoint_http._transport import DEFAULT_DEADLINE_SECONDS, ApiKey, Transport
+from langgraph_checkpoint_http._transport import DEFAULT_DEADLINE_SECONDS, ApiKey, Make, MakeAsync, Transport
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,11 +32,12 @@ _ENVIRONMENT = (("CHECKPOINT_URL", "CHECKPOINT_API_KEY"), ("AGENTEX_BASE_URL", "
 
 
 class HttpCheckpointSaver(BaseCheckpointSaver[str]):
-    """Keeps checkpoints in checkpoint-backend, over HTTP. May be shared by threads, tasks and event loops.
+    """Keeps checkpoints in checkpoint-backend, over HTTP. Threads, tasks, event loops and forks may share it.
 
     What it stores is what LangGraph's PostgresSaver stores, so a thread may be begun with one and continued with the
     other. Every operation is repeated when it may help (broken connections; 408, 425, 429, 502, 503, 504), with
-    growing, random pauses and as `Retry-After` asks, until `deadline`.
+    growing, random pauses and as `Retry-After` asks, until `deadline`. An answer that belongs to another request is
+    refused; see `CheckpointMismatchError`.
 
     Used as a context manager it closes its connections at the end, as `close` and `aclose` do.
 
@@ -47,8 +48,12 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         timeout: Seconds that a connection may be silent, or httpx's finer setting. By default 60, and 5 to connect;
             with a client that was given, that client's.
         deadline: Seconds after which an operation gives up, all repetitions and pauses included.
-        client: Used for synchronous calls in place of one of its own. It is never closed here.
-        async_client: The same for asynchronous calls. It belongs to one event loop.
+        check_request_id: Whether answers with another `x-request-id` than was sent are refused. Turn it off behind a
+            proxy that replaces this header; answers that name another thread are refused all the same.
+        client: Used for synchronous calls in place of one of its own. An `httpx.Client` is never closed here, and
+            refused in a forked child; a function that makes one is called once in each process.
+        async_client: The same for asynchronous calls, with an `httpx.AsyncClient`. A client belongs to one event loop;
+            a function is called once for each.
         serde: Turns values into bytes; as in every LangGraph checkpointer.
     """
 
@@ -60,8 +65,9 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         headers: Mapping[str, str] | None = None,
         timeout: float | httpx.Timeout | None = None,
         deadline: float = DEFAULT_DEADLINE_SECONDS,
-        client: httpx.Client | None = None,
-        async_client: httpx.AsyncClient | None = None,
+        check_request_id: bool = True,
+        client: httpx.Client | Make | None = None,
+        async_client: httpx.AsyncClient | MakeAsync | None = None,
         serde: SerializerProtocol | None = None,
     ) -> None:
         super().__init__(serde=serde)
@@ -71,6 +77,7 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
             headers=headers,
             timeout=timeout,
             deadline=deadline,
+            check_request_id=check_request_id,
             client=client,
             async_client=async_client,
         )
@@ -80,15 +87,20 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         """A checkpointer for the service that the environment names.
 
         Reads `CHECKPOINT_URL` and `CHECKPOINT_API_KEY`, or when there is no such URL `AGENTEX_BASE_URL` and
-        `AGENT_API_KEY`. The key is read again before each operation, since an agent may get it after its start.
+        `AGENT_API_KEY`. The key is read again before each operation, since an agent may get it after its start. An
+        `api_key` among the options wins; with `base_url` among them the environment is not read.
 
         Raises:
             ValueError: Neither URL is set.
         """
+        if options.get("base_url") is not None:
+            return cls(**options)
+        options.pop("base_url", None)
+        api_key = options.pop("api_key", None)
         for url_name, key_name in _ENVIRONMENT:
             url = os.environ.get(url_name)
             if url:
-                return cls(url, partial(os.environ.get, key_name), **options)
+                return cls(url, partial(os.environ.get, key_name) if api_key is None else api_key, **options)
         raise ValueError(" or ".join(url_name for url_name, _ in _ENVIRONMENT) + " must be set")
 
     def close(self) -> None:
@@ -119,8 +131,8 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         """The version after `current`, as the Postgres savers make it: it grows, and no two writers make the same."""
         if current is None:
             number = 0
-        elif isinstance(current, int):
-            number = current
+        elif isinstance(current, (int, float)):  # LangGraph.js counts in numbers.
+            number = int(current)
         else:
             number = int(current.split(".")[0])
         return f"{number + 1:032}.{random.random():016}"
@@ -173,7 +185,7 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         """Stores the checkpoint with its new blobs, all or nothing, and returns the config that names it.
 
         Raises:
-            UnstorableValueError: It holds a NaN or an infinity, or metadata that is not JSON.
+            UnstorableValueError: Its metadata holds a NaN or an infinity, or is not JSON.
         """
         self._http.send(codec.put_request(config, checkpoint, metadata, new_versions, self.serde))
         return codec.stored_config(config, checkpoint)

@@ -6,29 +6,35 @@ import asyncio
 import gzip
 import json
 import math
+import os
 import random
 import ssl
 import sys
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
 
 from langgraph_checkpoint_http._errors import (
     CheckpointBackendError,
+    CheckpointMismatchError,
     CheckpointProblemError,
     CheckpointUnavailableError,
     UnstorableValueError,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 API_KEY_HEADER = "x-agent-api-key"
 REQUEST_ID_HEADER = "x-request-id"
@@ -39,12 +45,17 @@ CURSOR_HEADER = "x-next-cursor"
 DEFAULT_TIMEOUT = httpx.Timeout(60, connect=5)
 DEFAULT_DEADLINE_SECONDS = 120.0
 
+# How many requests are under way at once; further ones wait their turn. They do not wait in httpx's pool, which closes
+# idle connections while requests queue, and goes through the whole queue for each of them.
+_CONCURRENCY = 64
 # Between two steps of an agent a model thinks; the default of five seconds would connect anew for most checkpoints.
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60)
+_LIMITS = httpx.Limits(max_connections=_CONCURRENCY, max_keepalive_connections=_CONCURRENCY, keepalive_expiry=60)
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
 _RETRIED_ERRORS = (httpx.TransportError, httpx.DecodingError)
 _NOT_RETRIED_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+# Three new connections that all bring another request's answer are no accident.
+_MAX_MISMATCHES = 3
 _FIRST_PAUSE_SECONDS = 0.1
 _MAX_PAUSE_SECONDS = 10.0
 
@@ -64,6 +75,12 @@ class Request:
     operation: str
     thread_id: str | None
     body: Mapping[str, Any]
+    # What of the answer's data was not asked for, such as another thread's id; None when all of it was.
+    stranger: Callable[[Any], str | None] = lambda data: None
+
+
+class Mismatch(Exception):
+    """The answer is another request's."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,14 @@ class Reply:
 class Call:
     """One operation on its way: what to send, and after each attempt whether and when to send it again."""
 
-    def __init__(self, request: Request, headers: Mapping[str, str], timeout: httpx.Timeout, deadline: float):
+    def __init__(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        timeout: httpx.Timeout,
+        deadline: float,
+        check_request_id: bool,
+    ):
         self.request = request
         self.request_id = str(uuid4())
         content = encode(request)
@@ -91,6 +115,8 @@ class Call:
             **({} if compressed is None else {"content-encoding": "gzip"}),
         }
         self.attempts = 0
+        self.mismatches = 0
+        self._check_request_id = check_request_id
         self._timeout = timeout
         self._ends = time.monotonic() + deadline
 
@@ -128,11 +154,44 @@ class Call:
             ) from error
         return pause
 
+    def pause_after_mismatch(self, mismatch: Mismatch) -> float:
+        """Seconds to wait before the next attempt. Raises when there is none."""
+        self.mismatches += 1
+        pause = self._back_off()
+        if self.mismatches >= _MAX_MISMATCHES or pause >= self.remaining:
+            raise CheckpointMismatchError(
+                f"the answer belongs to another request: {mismatch}",
+                operation=self.request.operation,
+                thread_id=self.request.thread_id,
+                request_id=self.request_id,
+                attempts=self.attempts,
+            )
+        return pause
+
+    def is_foreign(self, response: httpx.Response) -> bool:
+        """Whether the answer says that it is another request's. One that says nothing may be of a proxy on the way."""
+        answered = response.headers.get(REQUEST_ID_HEADER)
+        if answered is None or not self._check_request_id:
+            self.request_id = answered or self.request_id
+            return False
+        # A proxy may add an id of its own.
+        sent = response.request.headers.get(REQUEST_ID_HEADER, self.request_id)
+        return sent not in [id_.strip() for id_ in answered.split(",")]
+
+    def refuse_foreign(self, response: httpx.Response) -> None:
+        """Raises Mismatch, unless the answer asks for another attempt anyway."""
+        if response.status_code not in _RETRIED_STATUSES:
+            answered = response.headers[REQUEST_ID_HEADER]
+            raise Mismatch(f"{response.status_code} with {REQUEST_ID_HEADER} {answered!r}, not {self.request_id!r}")
+
     def settle(self, response: httpx.Response, content: bytes) -> Reply | float:
         """The answer, or the seconds to wait before the next attempt. Raises when the service said no."""
-        self.request_id = response.headers.get(REQUEST_ID_HEADER) or self.request_id
         if response.is_success:
-            return self._reply(response, content)
+            reply = self._reply(response, content)
+            stranger = self.request.stranger(reply.data)
+            if stranger is not None:
+                raise Mismatch(stranger)
+            return reply
         if response.status_code in _RETRIED_STATUSES:
             asked = retry_after_seconds(response.headers.get("retry-after"))
             # Jitter on top: those who were told the same second shall not all come at once.
@@ -182,8 +241,38 @@ class Call:
         return random.uniform(0, min(_MAX_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self.attempts - 1, 16)))
 
 
+def this_process() -> object:
+    """Equal in one process, different in its children. Some servers fork in C, without hooks; the id tells then."""
+    return _process, os.getpid()
+
+
+_process = object()
+_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+# What a parent opened stays referenced in its children: closing it might end the parent's TLS session, or take its
+# socket out of an event loop that both share.
+_of_parents: list[object] = []
+
+
+def _after_fork_in_child() -> None:
+    global _process
+    _process = object()
+    for transport in list(_transports):
+        transport.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+Make = Callable[[], httpx.Client]
+MakeAsync = Callable[[], httpx.AsyncClient]
+
+
 class Transport:
-    """Sends operations, synchronously and asynchronously. Clients of its own are made when they are first needed."""
+    """Sends operations, synchronously and asynchronously. Clients of its own are made when they are first needed.
+
+    Connections belong to the process that opened them: two processes that share a socket read each other's answers.
+    After a fork the child forgets what its parent opened.
+    """
 
     def __init__(
         self,
@@ -193,10 +282,11 @@ class Transport:
         headers: Mapping[str, str] | None,
         timeout: float | httpx.Timeout | None,
         deadline: float,
-        client: httpx.Client | None,
-        async_client: httpx.AsyncClient | None,
+        check_request_id: bool,
+        client: httpx.Client | Make | None,
+        async_client: httpx.AsyncClient | MakeAsync | None,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
+        if not isinstance(base_url, str) or not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must begin with http:// or https://, not {base_url!r}")
         if not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
@@ -206,39 +296,67 @@ class Transport:
         self._headers |= {name.lower(): value for name, value in (headers or {}).items()}
         self._timeout = None if timeout is None else httpx.Timeout(timeout)
         self._deadline = deadline
-        self._given = client
-        self._given_async = async_client
+        self._check_request_id = check_request_id
+        self._given = client if isinstance(client, httpx.Client) else None
+        self._given_async = async_client if isinstance(async_client, httpx.AsyncClient) else None
+        self._make: Make = _new_client if client is None or isinstance(client, httpx.Client) else client
+        self._make_async: MakeAsync = (
+            _new_async_client if async_client is None or isinstance(async_client, httpx.AsyncClient) else async_client
+        )
+        self._closed = False
+        self._process = self._given_in = this_process()
+        self._open_nothing()
+        _transports.add(self)
+
+    def _open_nothing(self) -> None:
         self._own: httpx.Client | None = None
+        self._turns = threading.BoundedSemaphore(_CONCURRENCY)
         # Connections belong to the event loop that opened them, and a program may run one loop after another.
         self._own_async: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
-        self._closed = False
+        self._async_turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         self._lock = threading.Lock()
+
+    def forget_parent(self) -> None:
+        """In a child: leaves connections, and locks that some thread of the parent may have held, to the parent."""
+        process = this_process()
+        if self._process != process:
+            _of_parents.append((self._own, self._own_async, self._async_turns))
+            self._open_nothing()
+            self._process = process
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy of a checkpointer shares its connections, as `with_allowlist` does."""
+        return self
 
     def send(self, request: Request) -> Reply:
         client = self._client()
         call = self._call(request, client)
         while True:
             try:
-                response, content = self._attempt(client, call)
+                with self._turn(client, call):
+                    outcome = self._attempt(client, call)
             except _RETRIED_ERRORS as error:
                 pause = call.pause_after_error(error)
+            except Mismatch as mismatch:
+                pause = call.pause_after_mismatch(mismatch)
             else:
-                outcome = call.settle(response, content)
                 if isinstance(outcome, Reply):
                     return outcome
                 pause = outcome
             time.sleep(pause)
 
     async def asend(self, request: Request) -> Reply:
-        client = self._async_client()
+        client, turns = self._async_client()
         call = self._call(request, client)
         while True:
             try:
-                response, content = await self._aattempt(client, call)
+                async with self._aturn(turns, call):
+                    outcome = await self._aattempt(client, call)
             except _RETRIED_ERRORS as error:
                 pause = call.pause_after_error(error)
+            except Mismatch as mismatch:
+                pause = call.pause_after_mismatch(mismatch)
             else:
-                outcome = call.settle(response, content)
                 if isinstance(outcome, Reply):
                     return outcome
                 pause = outcome
@@ -246,6 +364,7 @@ class Transport:
 
     def close(self) -> None:
         """Closes the connections of synchronous calls. Clients that were given stay open."""
+        self.forget_parent()
         with self._lock:
             self._closed = True
             own, self._own = self._own, None
@@ -258,6 +377,7 @@ class Transport:
         loop = asyncio.get_running_loop()
         with self._lock:
             own = self._own_async.pop(loop, None)
+            self._async_turns.pop(loop, None)
         if own is not None:
             await own.aclose()
 
@@ -266,63 +386,131 @@ class Transport:
         key = self._api_key() if callable(self._api_key) else self._api_key
         if key:
             headers = {**headers, API_KEY_HEADER: key}
-        timeout = self._timeout
-        if timeout is None:
-            given = client is self._given or client is self._given_async
-            timeout = client.timeout if given else DEFAULT_TIMEOUT
-        return Call(request, headers, timeout, self._deadline)
+        timeout = client.timeout if self._timeout is None else self._timeout
+        return Call(request, headers, timeout, self._deadline, self._check_request_id)
 
-    def _attempt(self, client: httpx.Client, call: Call) -> tuple[httpx.Response, bytes]:
-        with client.stream(
-            "POST", self._url(call), content=call.content, headers=call.headers, timeout=call.begin()
-        ) as response:
-            content = bytearray()
-            for chunk in response.iter_bytes():
-                content += chunk
-                call.check_deadline()
-            return response, bytes(content)
+    @contextmanager
+    def _turn(self, client: httpx.Client, call: Call) -> Iterator[None]:
+        """Waits until there is a place for one more request. A client that was given has limits of its own."""
+        if client is self._given:
+            yield
+            return
+        turns = self._turns
+        if not turns.acquire(timeout=max(call.remaining, 0.001)):
+            raise httpx.PoolTimeout("too many requests were under way until the deadline")
+        try:
+            yield
+        finally:
+            turns.release()
 
-    async def _aattempt(self, client: httpx.AsyncClient, call: Call) -> tuple[httpx.Response, bytes]:
-        async with (
-            _deadline(call.remaining),
-            client.stream(
+    @asynccontextmanager
+    async def _aturn(self, turns: asyncio.Semaphore | None, call: Call) -> AsyncIterator[None]:
+        if turns is None:
+            yield
+            return
+        async with _deadline(call.remaining):
+            await turns.acquire()
+        try:
+            yield
+        finally:
+            turns.release()
+
+    def _attempt(self, client: httpx.Client, call: Call) -> Reply | float:
+        # After a mismatch, a connection that nothing else has used: idle ones of the same client may be mixed up, too.
+        anew = call.mismatches > 0 and client is not self._given
+        with (
+            self._make() if anew else nullcontext(client) as used,
+            used.stream(
                 "POST", self._url(call), content=call.content, headers=call.headers, timeout=call.begin()
             ) as response,
         ):
-            content = bytearray()
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                call.check_deadline()
-            return response, bytes(content)
+            try:
+                if call.is_foreign(response):
+                    call.refuse_foreign(response)
+                content = bytearray()
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    call.check_deadline()
+                return call.settle(response, bytes(content))
+            except Mismatch:
+                # The next answer that comes over it would be another's as well.
+                stream = response.extensions.get("network_stream")
+                if stream is not None:
+                    stream.close()
+                raise
+
+    async def _aattempt(self, client: httpx.AsyncClient, call: Call) -> Reply | float:
+        anew = call.mismatches > 0 and client is not self._given_async
+        async with (
+            _deadline(call.remaining),
+            self._make_async() if anew else nullcontext(client) as used,
+            used.stream(
+                "POST", self._url(call), content=call.content, headers=call.headers, timeout=call.begin()
+            ) as response,
+        ):
+            try:
+                if call.is_foreign(response):
+                    call.refuse_foreign(response)
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    call.check_deadline()
+                return call.settle(response, bytes(content))
+            except Mismatch:
+                stream = response.extensions.get("network_stream")
+                if stream is not None:
+                    await stream.aclose()
+                raise
 
     def _url(self, call: Call) -> str:
         return f"{self._base_url}/checkpoints/{call.request.operation}"
 
     def _client(self) -> httpx.Client:
+        self.forget_parent()
         if self._given is not None:
+            self._check_given("client")
             return self._given
         with self._lock:
             self._check_open()
             if self._own is None:
-                self._own = httpx.Client(limits=_LIMITS)
+                self._own = self._make()
             return self._own
 
-    def _async_client(self) -> httpx.AsyncClient:
+    def _async_client(self) -> tuple[httpx.AsyncClient, asyncio.Semaphore | None]:
+        self.forget_parent()
         if self._given_async is not None:
-            return self._given_async
+            self._check_given("async_client")
+            return self._given_async, None
         loop = asyncio.get_running_loop()
         with self._lock:
             self._check_open()
             own = self._own_async.get(loop)
             if own is None:
                 for ended in [other for other in self._own_async if other.is_closed()]:
-                    del self._own_async[ended]
-                own = self._own_async[loop] = httpx.AsyncClient(limits=_LIMITS)
-            return own
+                    del self._own_async[ended], self._async_turns[ended]
+                own = self._own_async[loop] = self._make_async()
+                self._async_turns[loop] = asyncio.Semaphore(_CONCURRENCY)
+            return own, self._async_turns[loop]
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("The checkpointer has been closed")
+
+    def _check_given(self, name: str) -> None:
+        """A client that somebody else made may have connections, and only its maker knows how to leave them alone."""
+        if self._given_in != self._process:
+            raise RuntimeError(
+                f"The {name} of this checkpointer is its parent process's, and its connections must not be shared. "
+                f"Make the checkpointer after the fork, or give as {name} a function that makes a client"
+            )
+
+
+def _new_client() -> httpx.Client:
+    return httpx.Client(timeout=DEFAULT_TIMEOUT, limits=_LIMITS)
+
+
+def _new_async_client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=DEFAULT_TIMEOUT, limits=_LIMITS)
 
 
 if sys.version_info >= (3, 11):
