@@ -25,6 +25,11 @@ export interface CheckpointHttpErrorInfo {
   attempts: number;
   /** Whether the same request may succeed later. */
   isRetryable: boolean;
+  /**
+   * Whether answers came that belong to other requests; nothing of them was used. Something on the way mixes answers up, or
+   * replaces `x-request-id` (see `checkRequestId`).
+   */
+  isMismatch?: boolean | undefined;
 }
 
 /**
@@ -42,6 +47,7 @@ export class CheckpointHttpError extends Error implements CheckpointHttpErrorInf
   readonly requestId: string | undefined;
   readonly attempts: number;
   readonly isRetryable: boolean;
+  readonly isMismatch: boolean;
 
   constructor(info: CheckpointHttpErrorInfo, options?: ErrorOptions) {
     super(messageOf(info), options);
@@ -54,6 +60,7 @@ export class CheckpointHttpError extends Error implements CheckpointHttpErrorInf
     this.requestId = info.requestId;
     this.attempts = info.attempts;
     this.isRetryable = info.isRetryable;
+    this.isMismatch = info.isMismatch ?? false;
   }
 }
 

@@ -14,11 +14,11 @@ import {
   type PendingWrite,
   type SerializerProtocol,
   compareWritesSortKeys,
-  getCheckpointId,
   maxChannelVersion,
   writesSortKey,
 } from '@langchain/langgraph-checkpoint';
 import { fromBase64, toBase64 } from './base64.js';
+import { type AskedKey, type Id, idText, idTexts, namespaceText, optionalIdText, strangerTo } from './ids.js';
 import { Transport, type TransportOptions } from './transport.js';
 import { EMPTY, NEXT_CURSOR, TUPLE_PARTS, type WireHistory, type WireTuple, type WireWrite } from './wire.js';
 
@@ -76,12 +76,11 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
   async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     const threadId = threadIdOf(config);
     if (threadId === undefined) return undefined;
-    const json = await this.post('get-tuple', config, {
-      thread_id: String(threadId),
-      checkpoint_ns: namespaceOf(config),
-      checkpoint_id: getCheckpointId(config) || null,
-      include: TUPLE_PARTS,
-    });
+    const key = askedKeyOf('getTuple', config);
+    const isStranger = strangerTo(key);
+    const json = await this.post('get-tuple', config, { ...key, include: TUPLE_PARTS }, (found) =>
+      found === null ? undefined : isStranger(found),
+    );
     return json === null ? undefined : this.decode(json as WireTuple, threadId);
   }
 
@@ -93,16 +92,23 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
    * what `metadata` must contain
    */
   async *list(config: RunnableConfig, options?: CheckpointListOptions): AsyncGenerator<CheckpointTuple> {
-    const { configurable = {} } = config;
     const { filter, before } = options ?? {};
+    const key = {
+      thread_id: threadIdOf(config) === undefined ? null : requiredThreadId('list', config),
+      checkpoint_ns: namespaceText(config),
+      checkpoint_id: optionalIdText(config, 'checkpoint_id'),
+    };
     const request = {
-      thread_id: isSet(configurable.thread_id) ? String(configurable.thread_id) : null,
-      checkpoint_ns: (configurable.checkpoint_ns as string | null | undefined) ?? null,
-      checkpoint_id: (configurable.checkpoint_id as string | null | undefined) ?? null,
-      before_checkpoint_id: (before?.configurable?.checkpoint_id as string | null | undefined) ?? null,
+      ...key,
+      before_checkpoint_id: optionalIdText(before, 'checkpoint_id', 'before'),
       filter_metadata: filter !== undefined && Object.keys(filter).length > 0 ? filter : null,
       include: TUPLE_PARTS,
     };
+    const isStranger = strangerTo(key);
+    const stranger = (found: unknown) =>
+      Array.isArray(found)
+        ? found.map(isStranger).find((what) => what !== undefined)
+        : 'something in place of a list';
     let left = Math.trunc(options?.limit ?? Infinity);
     let size = Math.min(FIRST_PAGE_SIZE, this.pageSize);
     let cursor: string | null = null;
@@ -110,7 +116,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
       const { json, headers } = await this.transport.call(
         'list',
         { ...request, limit: Math.min(size, left), cursor },
-        { threadId: request.thread_id ?? undefined, signal: config.signal },
+        { threadId: key.thread_id ?? undefined, signal: config.signal, stranger },
       );
       for (const tuple of json as WireTuple[]) {
         yield await this.decode(tuple, tuple.thread_id);
@@ -127,7 +133,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
    * checkpoint that is stored already gets the new document and metadata, and keeps its parent, which is
    * `configurable.checkpoint_id`. NUL characters are taken out of the texts of the metadata's own keys.
    * @returns the configuration that leads to the checkpoint
-   * @throws Error when `configurable.thread_id` is missing
+   * @throws TypeError when `configurable.thread_id` is missing
    */
   async put(
     config: RunnableConfig,
@@ -135,29 +141,28 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     metadata: CheckpointMetadata,
     newVersions: ChannelVersions,
   ): Promise<RunnableConfig> {
-    const threadId = requiredThreadId('put', config);
-    const checkpointNs = namespaceOf(config);
+    const { checkpoint_id: parentId, ...thread } = askedKeyOf('put', config);
+    const key = { ...thread, checkpoint_id: idText(checkpoint.id, 'checkpoint.id') };
     const { channel_values: values, ...document } = checkpoint;
     const [blobs, storedMetadata] = await Promise.all([
       this.dumpBlobs(values, newVersions),
       this.dumpMetadata(metadata),
     ]);
-    await this.post('put', config, {
-      thread_id: String(threadId),
-      checkpoint_ns: checkpointNs,
-      checkpoint_id: checkpoint.id,
-      parent_checkpoint_id: (config.configurable?.checkpoint_id as string | undefined) || null,
+    const body = {
+      ...key,
+      parent_checkpoint_id: parentId,
       checkpoint: document,
       metadata: storedMetadata,
       blobs,
-    });
-    return configOf(threadId, checkpointNs, checkpoint.id);
+    };
+    await this.post('put', config, body, strangerTo(key));
+    return configOf(threadIdOf(config), key.checkpoint_ns, checkpoint.id);
   }
 
   /**
    * Stores what a task wrote after `configurable.checkpoint_id`, all or nothing. Writes that are stored already are kept,
    * except those of LangGraph's own channels (errors, interrupts, resumes), which are replaced.
-   * @throws Error when `configurable.thread_id` or `checkpoint_id` is missing
+   * @throws TypeError when `configurable.thread_id` or `checkpoint_id` is missing
    */
   async putWrites(
     config: RunnableConfig,
@@ -165,51 +170,54 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     taskId: string,
     taskPath = '',
   ): Promise<void> {
-    const threadId = requiredThreadId('putWrites', config);
-    const checkpointId = config.configurable?.checkpoint_id as string | undefined;
-    if (!isSet(checkpointId)) throw missing('putWrites', 'checkpoint_id');
+    const key = askedKeyOf('putWrites', config);
+    if (key.checkpoint_id === null) throw missing('putWrites', 'checkpoint_id');
     if (writes.length === 0) return;
     const rows: WireWrite[] = await Promise.all(
       writes.map(async ([channel, value], position) => {
-        const [type, bytes] = await this.serde.dumpsTyped(value);
+        // What JSON has no text for, such as a function, is null, as inside a list.
+        const [type, bytes] = (await this.dump(value)) ?? (await this.serde.dumpsTyped(null));
         const idx = slotOf(channel) ?? position;
         return { task_id: taskId, idx, channel, type, blob: toBase64(bytes), task_path: taskPath };
       }),
     );
     await this.post('put-writes', config, {
-      thread_id: String(threadId),
-      checkpoint_ns: namespaceOf(config),
-      checkpoint_id: checkpointId,
+      ...key,
       writes: rows,
       upsert: writes.every(([channel]) => slotOf(channel) !== undefined),
     });
   }
 
   /** Removes every checkpoint, value and write of the thread, in all namespaces; also when there is none. */
-  async deleteThread(threadId: string): Promise<void> {
-    await this.transport.call('delete-thread', { thread_id: threadId }, { threadId });
+  async deleteThread(threadId: Id): Promise<void> {
+    const text = idText(threadId, 'threadId');
+    await this.transport.call('delete-thread', { thread_id: text }, { threadId: text });
   }
 
   /** Copies every checkpoint, value and write to another thread, ids kept. What the target holds already stays. */
-  async copyThread(sourceThreadId: string, targetThreadId: string): Promise<void> {
-    const body = { source_thread_id: sourceThreadId, target_thread_id: targetThreadId };
-    await this.transport.call('copy-thread', body, { threadId: sourceThreadId });
+  async copyThread(sourceThreadId: Id, targetThreadId: Id): Promise<void> {
+    const body = {
+      source_thread_id: idText(sourceThreadId, 'sourceThreadId'),
+      target_thread_id: idText(targetThreadId, 'targetThreadId'),
+    };
+    await this.transport.call('copy-thread', body, { threadId: body.source_thread_id });
   }
 
   /** Removes the checkpoints whose `metadata.run_id` is listed, with their writes and the values that nothing else uses. */
-  async deleteForRuns(runIds: readonly string[]): Promise<void> {
-    if (runIds.length === 0) return;
-    await this.transport.call('delete-for-runs', { run_ids: runIds });
+  async deleteForRuns(runIds: readonly Id[]): Promise<void> {
+    const texts = idTexts(runIds, 'runIds');
+    if (texts.length > 0) await this.transport.call('delete-for-runs', { run_ids: texts });
   }
 
   /**
    * Removes checkpoints of the threads. `keep_latest` (default) keeps the newest one of each namespace, and whatever its
    * delta channels are rebuilt from; `delete` keeps nothing.
    */
-  async prune(threadIds: readonly string[], options: { strategy?: PruneStrategy } = {}): Promise<void> {
-    if (threadIds.length === 0) return;
-    const body = { thread_ids: threadIds, strategy: options.strategy ?? 'keep_latest' };
-    await this.transport.call('prune', body, { threadId: threadIds.join(', ') });
+  async prune(threadIds: readonly Id[], options: { strategy?: PruneStrategy } = {}): Promise<void> {
+    const texts = idTexts(threadIds, 'threadIds');
+    if (texts.length === 0) return;
+    const body = { thread_ids: texts, strategy: options.strategy ?? 'keep_latest' };
+    await this.transport.call('prune', body, { threadId: texts.join(', ') });
   }
 
   /**
@@ -222,16 +230,20 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     channels: string[];
   }): Promise<Record<string, DeltaChannelHistory>> {
     const { config, channels } = options;
-    const threadId = threadIdOf(config);
-    if (channels.length === 0 || threadId === undefined) {
+    if (channels.length === 0 || threadIdOf(config) === undefined) {
       return Object.fromEntries(channels.map((channel) => [channel, { writes: [] }]));
     }
-    const histories = (await this.post('delta-channel-history', config, {
-      thread_id: String(threadId),
-      checkpoint_ns: namespaceOf(config),
-      checkpoint_id: getCheckpointId(config) || null,
-      channels: [...new Set(channels)],
-    })) as Record<string, WireHistory | undefined>;
+    const asked = new Set(channels);
+    const body = { ...askedKeyOf('getDeltaChannelHistory', config), channels: [...asked] };
+    const stranger = (found: unknown) => {
+      if (typeof found !== 'object' || found === null) return 'something in place of channels';
+      const other = Object.keys(found).find((channel) => !asked.has(channel));
+      return other === undefined ? undefined : `channel ${JSON.stringify(other)}, which was not asked for`;
+    };
+    const histories = (await this.post('delta-channel-history', config, body, stranger)) as Record<
+      string,
+      WireHistory | undefined
+    >;
     const entries = channels.map(async (channel): Promise<[string, DeltaChannelHistory]> => {
       const { writes = [], seed } = histories[channel] ?? {};
       const history: DeltaChannelHistory = {
@@ -259,9 +271,10 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     operation: string,
     config: RunnableConfig,
     body: { thread_id: string; [field: string]: unknown },
+    stranger?: (json: unknown) => string | undefined,
   ): Promise<unknown> {
     const isStore = operation === 'put' || operation === 'put-writes';
-    const call = { threadId: body.thread_id, signal: config.signal, isStore };
+    const call = { threadId: body.thread_id, signal: config.signal, isStore, stranger };
     return (await this.transport.call(operation, body, call)).json;
   }
 
@@ -269,11 +282,19 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     return Promise.all(
       Object.entries(versions).map(async ([channel, version]) => {
         const key = { channel, version: String(version) };
-        if (!Object.hasOwn(values, channel)) return { ...key, type: EMPTY, blob: null };
-        const [type, bytes] = await this.serde.dumpsTyped(values[channel]);
+        const dumped = Object.hasOwn(values, channel) ? await this.dump(values[channel]) : undefined;
+        if (dumped === undefined) return { ...key, type: EMPTY, blob: null };
+        const [type, bytes] = dumped;
         return { ...key, type, blob: toBase64(bytes) };
       }),
     );
+  }
+
+  /** Undefined for what JSON has no text for, such as a function: of it the serialiser makes bytes that nobody can read. */
+  private async dump(value: unknown): Promise<[string, Uint8Array] | undefined> {
+    if (typeof value === 'function' || typeof value === 'symbol') return undefined;
+    const [type, bytes] = await this.serde.dumpsTyped(value);
+    return type === 'json' && bytes.length === 0 ? undefined : [type, bytes];
   }
 
   private async dumpMetadata(metadata: CheckpointMetadata): Promise<Record<string, unknown>> {
@@ -325,7 +346,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
 
   private async decodeBlobs(blobs: NonNullable<WireTuple['blobs']>): Promise<Record<string, unknown>> {
     const entries = blobs
-      .filter(({ type }) => type !== EMPTY)
+      .filter((blob) => blob.type !== EMPTY && !isWithoutText(blob))
       .map(async ({ channel, type, blob }) => [channel, await this.load(type, blob)] as const);
     return Object.fromEntries(await Promise.all(entries));
   }
@@ -349,6 +370,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
   }
 
   private load(type: string | null, blob: string | null): Promise<unknown> {
+    if (isWithoutText({ type, blob })) return Promise.resolve(null);
     // Rows without a type are older than types; LangGraph's savers wrote JSON then.
     return this.serde.loadsTyped(type ?? 'json', fromBase64(blob ?? ''));
   }
@@ -382,28 +404,36 @@ function configOf(threadId: unknown, checkpointNs: string, checkpointId: string)
   return { configurable: { thread_id: threadId, checkpoint_ns: checkpointNs, checkpoint_id: checkpointId } };
 }
 
-function namespaceOf(config: RunnableConfig): string {
-  return (config.configurable?.checkpoint_ns as string | null | undefined) ?? '';
+/** As earlier versions of this client stored what JSON has no text for. */
+function isWithoutText({ type, blob }: { type: string | null; blob: string | null }): boolean {
+  return type === 'json' && blob === '';
 }
 
 /** As the caller gave it: a number stays one in the configurations that are returned. */
-function threadIdOf(config: RunnableConfig): string | number | undefined {
-  const id = config.configurable?.thread_id as string | number | null | undefined;
-  return isSet(id) ? id : undefined;
+function threadIdOf(config: RunnableConfig): Id | null | undefined {
+  return config.configurable?.thread_id as Id | null | undefined;
 }
 
-function requiredThreadId(method: string, config: RunnableConfig): string | number {
+function requiredThreadId(method: string, config: RunnableConfig): string {
   const threadId = threadIdOf(config);
-  if (threadId === undefined) throw missing(method, 'thread_id');
-  return threadId;
+  if (threadId === undefined || threadId === null) throw missing(method, 'thread_id');
+  return idText(threadId, 'config.configurable.thread_id');
 }
 
-function isSet<T>(id: T | null | undefined): id is T {
-  return id !== undefined && id !== null && id !== '';
+/** What the configuration names; `''` is the root namespace. */
+function askedKeyOf(
+  method: string,
+  config: RunnableConfig,
+): AskedKey & { thread_id: string; checkpoint_ns: string } {
+  return {
+    thread_id: requiredThreadId(method, config),
+    checkpoint_ns: namespaceText(config) ?? '',
+    checkpoint_id: optionalIdText(config, 'checkpoint_id'),
+  };
 }
 
-function missing(method: string, key: string): Error {
-  return new Error(
+function missing(method: string, key: string): TypeError {
+  return new TypeError(
     `${method} needs config.configurable.${key}; call the graph with { configurable: { thread_id: '…' } }`,
   );
 }

@@ -4,8 +4,8 @@ import { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault } 
 export interface TransportOptions {
   /** Where the service is, such as `http://checkpoints:5003`; a path is kept as a prefix. */
   baseUrl: string | URL;
-  /** Sent as `x-agent-api-key`. */
-  apiKey?: string | undefined;
+  /** Sent as `x-agent-api-key`. A function is asked before each call, for keys that change, such as a token in a file. */
+  apiKey?: string | (() => string | undefined | Promise<string | undefined>) | undefined;
   /** Sent with every request; they win over the client's own. */
   headers?: Record<string, string> | undefined;
   /**
@@ -28,6 +28,11 @@ export interface TransportOptions {
    * stopped keeps what its nodes have done. 0: not at all. Default 5,000.
    */
   abortGraceMs?: number | undefined;
+  /**
+   * Whether answers with another `x-request-id` than was sent are refused. Turn it off behind a proxy that replaces this header;
+   * answers that name another thread are refused all the same. Default true.
+   */
+  checkRequestId?: boolean | undefined;
   /** Used instead of the global `fetch`, for a proxy, an own connection pool or mutual TLS. */
   fetch?: typeof fetch | undefined;
 }
@@ -39,6 +44,8 @@ interface Call {
   signal?: AbortSignal | undefined;
   /** The call stores something: it goes on for `abortGraceMs` after the signal was aborted. */
   isStore?: boolean;
+  /** What of the parsed answer was not asked for, such as another thread's id; undefined when all of it was. */
+  stranger?: ((json: unknown) => string | undefined) | undefined;
 }
 
 export interface Answer {
@@ -50,12 +57,26 @@ export interface Answer {
 const RETRYABLE = new Set([408, 425, 429, 502, 503, 504]);
 /** A timer that should wait longer fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
+/** So many answers of others in a row are no accident. */
+const MAX_MISMATCHES = 5;
+/** What the service gives back unchanged. */
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
+/** How runtimes say that they do not know `cache`: Cloudflare Workers, by their compatibility date. */
+const NO_CACHE_MODES = /['"`]cache['"`]|cache (mode|field|option)/i;
 /** Node's codes for certificates that will not become valid by waiting. */
 const HOPELESS = /CERT|SIGNATURE/;
+
+/**
+ * After a mismatch: the connection that is used next may be the same one, or mixed up as well, so it is closed behind its answer.
+ * Browsers keep this header to themselves.
+ */
+const ON_ITS_LAST_CONNECTION =
+  typeof process === 'undefined' || !('versions' in process) ? {} : { connection: 'close' };
 
 /** Sends the operations of a checkpoint-backend, again and again until one attempt succeeds or the deadline has passed. */
 export class Transport {
   private readonly base: string;
+  private readonly currentKey: () => string | undefined | Promise<string | undefined>;
   private readonly headers: Record<string, string>;
   private readonly timeoutMs: number;
   private readonly deadlineMs: number;
@@ -63,7 +84,10 @@ export class Transport {
   private readonly maxBackoffMs: number;
   private readonly gzipFromBytes: number;
   private readonly abortGraceMs: number;
+  private readonly checkRequestId: boolean;
   private readonly fetch: typeof fetch;
+  /** Next.js 13 and 14 keep the answer of every fetch, of a POST too, unless it says this. */
+  private cache: { cache?: 'no-store' } = { cache: 'no-store' };
   private free: number;
   private readonly queue = new Set<() => void>();
 
@@ -77,10 +101,15 @@ export class Transport {
     if (url.search !== '' || url.hash !== '')
       throw new TypeError('baseUrl must not hold a query or fragment');
     this.base = `${url.href.replace(/\/+$/, '')}/checkpoints/`;
-    this.headers = checked({
-      ...(options.apiKey === undefined ? {} : { 'x-agent-api-key': options.apiKey }),
-      ...lowerCased(options.headers ?? {}),
-    });
+    const { apiKey } = options;
+    this.currentKey = typeof apiKey === 'function' ? apiKey : () => apiKey;
+    if (typeof apiKey === 'string') checked(keyHeader(apiKey));
+    this.headers = checked(lowerCased(options.headers ?? {}));
+    if (!REQUEST_ID.test(this.headers['x-request-id'] ?? 'none')) {
+      throw new TypeError(
+        'The header "x-request-id" must be 1 to 128 printable ASCII characters without spaces',
+      );
+    }
     this.timeoutMs = positive('timeoutMs', options.timeoutMs ?? 60_000);
     this.deadlineMs = positive('deadlineMs', options.deadlineMs ?? 120_000);
     this.backoffMs = positive('backoffMs', options.backoffMs ?? 100);
@@ -88,6 +117,7 @@ export class Transport {
     this.gzipFromBytes = positive('gzipFromBytes', options.gzipFromBytes ?? 65_536);
     this.free = positive('maxConcurrency', options.maxConcurrency ?? 64);
     this.abortGraceMs = options.abortGraceMs ?? 5_000;
+    this.checkRequestId = options.checkRequestId ?? true;
     // Bound late, so that a global fetch that is instrumented or mocked afterwards is the one that is used.
     this.fetch = options.fetch ?? ((...request) => globalThis.fetch(...request));
   }
@@ -101,12 +131,12 @@ export class Transport {
   async call(
     operation: string,
     body: object,
-    { threadId, signal, isStore = false }: Call = {},
+    { threadId, signal, isStore = false, stranger = () => undefined }: Call = {},
   ): Promise<Answer> {
-    if (!isStore || signal === undefined) return this.repeat(operation, body, threadId, signal);
+    if (!isStore || signal === undefined) return this.repeat(operation, body, threadId, signal, stranger);
     const late = delayed(signal, this.abortGraceMs);
     try {
-      return await this.repeat(operation, body, threadId, late.signal);
+      return await this.repeat(operation, body, threadId, late.signal, stranger);
     } finally {
       late.dispose();
     }
@@ -117,6 +147,7 @@ export class Transport {
     body: object,
     threadId: string | undefined,
     signal: AbortSignal | undefined,
+    stranger: NonNullable<Call['stranger']>,
   ): Promise<Answer> {
     signal?.throwIfAborted();
     const deadline = Date.now() + this.deadlineMs;
@@ -126,17 +157,25 @@ export class Transport {
       accept: 'application/json, application/problem+json',
       'content-type': 'application/json',
       ...(payload.encoding === null ? {} : { 'content-encoding': payload.encoding }),
-      ...(requestId === undefined ? {} : { 'x-request-id': requestId }),
+      'x-request-id': requestId,
+      ...checked(keyHeader(await this.currentKey())),
       ...this.headers,
     };
+    const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger };
+    let mismatches = 0;
+    let isMixedUp = false;
     for (let attempt = 1; ; attempt++) {
-      const outcome = await this.turn(signal, () =>
-        this.attempt(operation, payload.bytes, headers, deadline - Date.now(), signal),
+      const sent: Record<string, string> = isMixedUp ? { ...headers, ...ON_ITS_LAST_CONNECTION } : headers;
+      const outcome: Answer | Failed = await this.turn(signal, () =>
+        this.attempt(operation, payload.bytes, sent, deadline - Date.now(), signal, expected),
       );
       if ('json' in outcome) return outcome;
       const { failure, retryAfterMs, cause } = outcome;
+      isMixedUp = failure.isMismatch === true;
+      if (isMixedUp) mismatches += 1;
+      const isHopeless = !failure.isRetryable || mismatches >= MAX_MISMATCHES;
       const pauseMs = retryAfterMs + this.jitter(attempt);
-      if (!failure.isRetryable || Date.now() + pauseMs >= deadline) {
+      if (isHopeless || Date.now() + pauseMs >= deadline) {
         const info = { requestId, ...failure, operation, threadId, attempts: attempt };
         throw new CheckpointHttpError(info, { cause });
       }
@@ -190,6 +229,7 @@ export class Transport {
     headers: Record<string, string>,
     remainingMs: number,
     signal: AbortSignal | undefined,
+    expected: Expected,
   ): Promise<Answer | Failed> {
     const timeoutMs = Math.min(this.timeoutMs, remainingMs, MAX_TIMER_MS);
     if (timeoutMs <= 0) return failed({ detail: 'the deadline passed', isRetryable: false });
@@ -205,7 +245,7 @@ export class Transport {
     let response: Response;
     let text: string;
     try {
-      response = await this.fetch(this.base + operation, {
+      response = await this.fetchUncached(this.base + operation, {
         method: 'POST',
         headers,
         body,
@@ -217,6 +257,7 @@ export class Transport {
       text = await response.text();
     } catch (error) {
       signal?.throwIfAborted();
+      if (isOfFramework(error)) throw error;
       const cause: unknown = abort.signal.aborted ? abort.signal.reason : error;
       return failed(
         { detail: `no answer: ${reasonOf(cause)}`, isRetryable: !HOPELESS.test(codeOf(cause)) },
@@ -226,7 +267,25 @@ export class Transport {
       clearTimeout(timer);
       signal?.removeEventListener('abort', stop);
     }
-    return read(response, text);
+    const foreign = foreignIdOf(response, expected);
+    // A proxy's own 502 has no data, and asks for another attempt anyway.
+    if (foreign !== undefined && !RETRYABLE.has(response.status)) {
+      return mismatch(`${response.status} with x-request-id ${JSON.stringify(foreign)}`);
+    }
+    const outcome = read(response, text);
+    const stranger = 'json' in outcome ? expected.stranger(outcome.json) : undefined;
+    return stranger === undefined ? outcome : mismatch(stranger);
+  }
+
+  private async fetchUncached(url: string, request: RequestInit): Promise<Response> {
+    try {
+      return await this.fetch(url, { ...request, ...this.cache });
+    } catch (error) {
+      const { message } = (error ?? {}) as { message?: unknown };
+      if (!('cache' in this.cache) || !NO_CACHE_MODES.test(String(message))) throw error;
+      this.cache = {};
+      return this.fetch(url, request);
+    }
   }
 
   private async encode(
@@ -252,6 +311,26 @@ interface Failed {
   failure: Omit<CheckpointHttpErrorInfo, 'operation' | 'attempts'>;
   retryAfterMs: number;
   cause: unknown;
+}
+
+/** What an answer to a call has to be. */
+interface Expected {
+  /** Undefined: any. */
+  requestId: string | undefined;
+  stranger: (json: unknown) => string | undefined;
+}
+
+/** The answer's request id when it is another's. One without may be of a proxy on the way, or of an older service. */
+function foreignIdOf({ headers }: Response, { requestId }: Expected): string | undefined {
+  const answered = headers.get('x-request-id');
+  if (answered === null || requestId === undefined) return undefined;
+  // A proxy may add an id of its own.
+  return answered.split(',').some((id) => id.trim() === requestId) ? undefined : answered;
+}
+
+function mismatch(what: string): Failed {
+  const detail = `the answer belongs to another request: ${what}`;
+  return failed({ detail, isMismatch: true, isRetryable: true });
 }
 
 function failed(failure: Failed['failure'], cause?: unknown, retryAfterMs = 0): Failed {
@@ -308,6 +387,15 @@ function retryAfter(value: string | null): number {
   return Number.isNaN(ms) ? 0 : Math.max(0, ms);
 }
 
+/**
+ * Whether a patched fetch has thrown it to be caught further up: Next.js does when it builds a page in advance and learns that
+ * the page asks for what must not be kept. Its errors have a digest, React's a type.
+ */
+function isOfFramework(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null) return false;
+  return '$$typeof' in error || ('digest' in error && typeof error.digest === 'string');
+}
+
 /** fetch says only "fetch failed"; its cause knows why. By shape, since errors may come from another realm. */
 function reasonOf(error: unknown): string {
   const { message, cause } = (error ?? {}) as { message?: unknown; cause?: { message?: unknown } | null };
@@ -360,10 +448,21 @@ function delayed(signal: AbortSignal, ms: number): { signal: AbortSignal; dispos
   return { signal: late.signal, dispose };
 }
 
-/** One id for all attempts of a call, so that also an attempt without an answer is found in the service's log. */
-function newRequestId(): string | undefined {
+/**
+ * One id for all attempts of a call, so that also an attempt without an answer is found in the service's log, and an answer is
+ * known as the call's own.
+ */
+function newRequestId(): string {
   // Browsers have randomUUID on pages from https alone.
-  return 'randomUUID' in crypto ? crypto.randomUUID() : undefined;
+  if ('randomUUID' in crypto) return crypto.randomUUID();
+  const bytes = (crypto as { getRandomValues(array: Uint8Array): Uint8Array }).getRandomValues(
+    new Uint8Array(16),
+  );
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+function keyHeader(key: string | undefined): Record<string, string> {
+  return key === undefined ? {} : { 'x-agent-api-key': key };
 }
 
 function lowerCased(headers: Record<string, string>): Record<string, string> {

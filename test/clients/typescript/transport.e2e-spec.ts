@@ -203,7 +203,9 @@ describe('errors', () => {
       detail: 'See errors',
       errors: [{ pointer: '#/writes/0/idx', detail: 'must be an integer' }, 'nonsense'],
     };
-    const { saver } = aSaver([json(problem, 422, { 'x-request-id': 'r-7' })]);
+    const { saver } = aSaver([json(problem, 422, { 'x-request-id': 'r-7' })], {
+      headers: { 'x-request-id': 'r-7' },
+    });
     const config = { configurable: { thread_id: 'thread-1', checkpoint_id: 'c' } };
     const error = await errorOf(saver.putWrites(config, [['a', 1]], 'task'));
     expect(error.message).toBe(
@@ -388,7 +390,7 @@ describe('what is sent', () => {
 
 describe('list', () => {
   const tuple = (n: number) => ({
-    thread_id: 't',
+    thread_id: 'thread-1',
     checkpoint_ns: '',
     checkpoint_id: `${n}`,
     parent_checkpoint_id: null,
