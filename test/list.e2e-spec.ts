@@ -122,6 +122,148 @@ describe('list', () => {
   });
 });
 
+describe('filter_metadata', () => {
+  let app: TestApp;
+  const thread_id = aThread();
+  const tags = Array.from({ length: 3000 }, (_, n) => [n]);
+  beforeAll(async () => {
+    app = await startApp();
+    const metadata = { tags, deep: [[[[1]]]], run: { a: [{ x: 1, y: 2 }] }, source: 'loop' };
+    await app.post('put', aPut({ thread_id, metadata }));
+  });
+  afterAll(() => app.close());
+
+  const filtered = (filter: object | string) =>
+    app.post(
+      'list',
+      `{"thread_id":"${thread_id}","filter_metadata":${typeof filter === 'string' ? filter : JSON.stringify(filter)}}`,
+    );
+  const numbers = (length: number) => Array.from({ length }, (_, n) => n);
+  const object = (length: number) => Object.fromEntries(numbers(length).map((n) => [`key ${n}`, n]));
+
+  it.each<[string, object]>([
+    ['an element', { tags: [[2999]] }],
+    ['a few elements', { tags: [[2999], [0], [1]] }],
+    ['objects in arrays', { run: { a: [{ x: 1 }, { y: 2 }] } }],
+    ['arrays in arrays', { deep: [[[[1]]]] }],
+    ['nothing', {}],
+  ])('finds what holds %s', async (_, filter) => {
+    expect(await filtered(filter)).toMatchObject({ status: 200, json: [{ thread_id }] });
+  });
+
+  it.each<[string, object]>([
+    ['16 scalars in arrays', { tags: numbers(16) }],
+    ['4 arrays in arrays', { tags: [[-1], [-2], [-3], [-4]] }],
+    ['999 members', object(999)],
+    ['65,000 bytes', { source: 'x'.repeat(65_000) }],
+    ['characters that jsonb refuses', { source: '\0\ud800' }],
+  ])('may hold %s', async (_, filter) => {
+    expect(await filtered(filter)).toMatchObject({ status: 200, json: [] });
+  });
+
+  const inside = 'must not hold more than 16 values inside arrays, all its arrays together';
+  const nested = 'must not hold more than 4 arrays and objects inside arrays';
+  it.each<[string, object | string, string]>([
+    ['an array of 17', { tags: numbers(17) }, inside],
+    ['arrays with 17 together', { a: numbers(9), b: { c: numbers(8) } }, inside],
+    ['members of objects in arrays', { a: [object(16)] }, inside],
+    [
+      '9000 arrays in an array',
+      { tags: numbers(9000).map(() => [1]) },
+      'must not hold more than 1000 values',
+    ],
+    ['5 arrays in an array', { tags: [[], [], [], [], []] }, nested],
+    ['5 objects in arrays of objects', { a: { b: [{}, {}, {}] }, c: [{}, {}] }, nested],
+    ['arrays in arrays, 6 deep', { deep: [[[[[[1]]]]]] }, nested],
+    ['arrays in arrays, very deep', `{"a":${'['.repeat(900)}${']'.repeat(900)}}`, inside],
+    ['1000 members', object(1000), 'must not hold more than 1000 values'],
+    ['65,537 bytes', { a: 'é'.repeat(32_765) }, 'must not be longer than 65536 bytes'],
+  ])('may not hold %s', async (_, filter, detail) => {
+    const pointer = '#/filter_metadata';
+    expect(await filtered(filter)).toMatchObject({ status: 422, json: { errors: [{ pointer, detail }] } });
+  });
+
+  it('over checkpoints of which none matches ends with STATEMENT_TIMEOUT_MS', async () => {
+    const impatient = await startApp({ STATEMENT_TIMEOUT_MS: '1000', OUTAGE_WAIT_MS: '0' });
+    await impatient.database.sql(
+      `insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata)
+       select 'many', '', n::text, '{}', metadata
+         from (select jsonb_build_object('a', jsonb_agg(jsonb_build_array(m))) as metadata from generate_series(1, 5000) as m) as m,
+              generate_series(1, 2500) as n`,
+    );
+    const filter_metadata = { a: [[4998], [4999], [5000], [0]] };
+    expect(await impatient.post('list', { thread_id: 'many', filter_metadata })).toMatchObject({
+      status: 503,
+    });
+    expect(await impatient.post('list', { thread_id: 'many', limit: 1 })).toMatchObject({ status: 200 });
+    await impatient.close();
+  });
+});
+
+describe('a cursor', () => {
+  let app: TestApp;
+  beforeAll(async () => {
+    app = await startApp();
+  });
+  afterAll(() => app.close());
+
+  const ROOM = 3600;
+  it.each(['a', '\\', '\u0007', '"', 'ж', '\u{1f600}'])(
+    'of a key as long as may be, of %j, fits a header, and goes on there',
+    async (character) => {
+      const long = (bytes: number) => character.repeat(Math.floor(bytes / Buffer.byteLength(character)));
+      const [thread_id, checkpoint_ns, id] = [long(1000), long(800), long(700)];
+      const before = app.received();
+      for (const n of ['1', '2', '3'])
+        await app.post('put', aPut({ thread_id, checkpoint_ns, checkpoint_id: id + n }));
+      expect(app.received()).toBe(before + 3);
+      for (const request of [{}, { thread_id }, { checkpoint_ns }, { thread_id, checkpoint_ns }]) {
+        const first = await app.post('list', { ...request, before_checkpoint_id: `${id}4`, limit: 1 });
+        const cursor = first.headers['x-next-cursor'];
+        expect(cursor?.length).toBeLessThan(ROOM);
+        const rest = await app.post('list', { ...request, before_checkpoint_id: `${id}4`, limit: 1, cursor });
+        expect(rest.json[0]).toMatchObject({ thread_id, checkpoint_ns, checkpoint_id: `${id}2` });
+      }
+      await app.post('delete-thread', { thread_id });
+    },
+  );
+
+  it('leaves out what the request names, and is not taken without it', async () => {
+    const thread_id = aThread();
+    for (const checkpoint_id of ['1', '2']) await app.post('put', aPut({ thread_id, checkpoint_id }));
+    const { headers } = await app.post('list', { thread_id, limit: 1 });
+    const cursor = headers['x-next-cursor'];
+    expect(cursor?.length).toBeLessThan(thread_id.length / 2);
+    for (const request of [{}, { checkpoint_ns: '' }]) {
+      expect(await app.post('list', { ...request, cursor })).toMatchObject({
+        status: 422,
+        json: { errors: [{ pointer: '#/cursor', detail: 'must be the x-next-cursor of a list' }] },
+      });
+    }
+  });
+
+  it('of the release before goes on', async () => {
+    const thread_id = aThread();
+    for (const checkpoint_id of ['1', '2', '3']) await app.post('put', aPut({ thread_id, checkpoint_id }));
+    const cursor = Buffer.from(JSON.stringify([thread_id, '', '3'])).toString('base64url');
+    const { json } = await app.post('list', { thread_id, cursor, limit: 1 });
+    expect(json).toMatchObject([{ checkpoint_id: '2' }]);
+  });
+
+  it.each([
+    ['cut off', [0xfb, 0, 0, 0, 9, 0x61]],
+    ['without a length', [0xfb, 0]],
+    ['with NUL', [0xfb, 0, 0, 0, 1, 0x61, 0, 0, 0, 0, 0]],
+    ['with a namespace that is cut off', [0xfb, 0, 0, 0, 1, 0x61, 0, 0, 0, 2, 0x61]],
+    ['of another kind', [0xff]],
+    ['empty', [0xfb]],
+    ['with a tenant', [0xfb, 0, 0, 0, 2, 1, 0x61, 0, 0, 0, 0, 0x31]],
+  ])('%s is refused', async (_, bytes) => {
+    const cursor = Buffer.from(bytes).toString('base64url');
+    expect((await app.post('list', { cursor })).status).toBe(422);
+  });
+});
+
 describe('list without thread_id', () => {
   it('pages through every thread', async () => {
     const app = await startApp();

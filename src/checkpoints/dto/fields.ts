@@ -5,7 +5,8 @@ import { Converted, Items, OF_ANOTHER_KIND } from '../../http/compiled-validatio
 import { JsonNumber, JsonText } from '../../http/exact-json.js';
 import { isKeyTooLong, MAX_KEY_BYTES } from '../checkpoint.js';
 import { storedThreadId } from '../tenant.js';
-import { keyOf } from './cursor.js';
+import { type FixedKey, keyOf } from './cursor.js';
+import { filterFault } from './metadata-filter.js';
 import { numericText } from './numeric-text.js';
 
 /** Names, ids and types are short. They are compared and copied for each row, and what is merged counts blobs alone. */
@@ -69,6 +70,18 @@ export function IsJsonObject(): PropertyDecorator {
   );
 }
 
+/** An object whose JSON stays text, and that Postgres compares with what is stored in a bounded time. */
+export function IsMetadataFilter(): PropertyDecorator {
+  return applyDecorators(
+    Converted((value) => value),
+    Check('isMetadataFilter', (value) =>
+      value instanceof JsonText && value.isObject
+        ? filterFault(value)
+        : missingOr(value, 'must be an object'),
+    ),
+  );
+}
+
 /** Standard Base64 with padding; becomes a Buffer. */
 export function IsBlob(): PropertyDecorator {
   return applyDecorators(
@@ -104,19 +117,25 @@ export function IsTextList(): PropertyDecorator {
   return Check('isTextList', (value) => listFault(value, textFault));
 }
 
-/** An array of some of these words. */
+/** An array of some of these words; becomes a list of those that it names, once each and in the order of `words`. */
 export function IsListOf(words: readonly string[]): PropertyDecorator {
-  return Check('isListOf', (value) =>
-    Array.isArray(value) && value.every((item) => words.includes(item as string))
-      ? null
-      : `must be an array of any of ${words.join(', ')}`,
+  const isList = (value: unknown) =>
+    Array.isArray(value) && value.every((item) => words.includes(item as string));
+  return applyDecorators(
+    Converted((value) =>
+      isList(value) ? words.filter((word) => (value as unknown[]).includes(word)) : value,
+    ),
+    Check('isListOf', (value) => (isList(value) ? null : `must be an array of any of ${words.join(', ')}`)),
   );
 }
 
-/** What a page of `list` gave as its x-next-cursor. */
-export function IsCursor(): PropertyDecorator {
-  return Check('isCursor', (value) =>
-    typeof value === 'string' && value.length <= MAX_TEXT && keyOf(value, '') !== null
+/** What a page of `list` gave as its x-next-cursor, `fixedBy` being the part of the key that the request itself names. */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the caller names its class
+export function IsCursor<Request extends object>(fixedBy: (request: Request) => FixedKey): PropertyDecorator {
+  return Check('isCursor', (value, request) =>
+    typeof value === 'string' &&
+    value.length <= MAX_TEXT &&
+    keyOf(value, '', fixedBy(request as Request)) !== null
       ? null
       : 'must be the x-next-cursor of a list',
   );

@@ -7,9 +7,9 @@ import { JsonText } from '../../http/exact-json.js';
 import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../checkpoint.js';
 import type { StoredThreadId } from '../tenant.js';
 import type { ListInput } from '../use-cases/list.use-case.js';
-import { cursorOf, keyOf } from './cursor.js';
+import { type FixedKey, cursorOf, keyOf } from './cursor.js';
 import { documentText } from './document.js';
-import { IsCursor, IsIdOrEmpty, IsIntegerFrom, IsJsonObject, IsListOf, IsThreadId } from './fields.js';
+import { IsCursor, IsIdOrEmpty, IsIntegerFrom, IsListOf, IsMetadataFilter, IsThreadId } from './fields.js';
 import { answerOf, TupleResponse } from './tuple.response.js';
 
 export class ListRequest {
@@ -48,10 +48,12 @@ export class ListRequest {
     additionalProperties: true,
     selfRequired: false,
     nullable: true,
-    description: 'What metadata must contain, as jsonb containment (@>) has it',
+    description:
+      'What metadata must contain, as jsonb containment (@>) has it. At most 65,536 bytes and 1,000 values, of which 16 may be ' +
+      'inside arrays, 4 of these objects or arrays',
   })
   @IsOptional()
-  @IsJsonObject()
+  @IsMetadataFilter()
   filter_metadata?: JsonText | null;
 
   @ApiProperty({
@@ -73,7 +75,7 @@ export class ListRequest {
     description: 'The x-next-cursor of the page before; all else as in its request',
   })
   @IsOptional()
-  @IsCursor()
+  @IsCursor<ListRequest>((request) => request.fixedKey())
   cursor?: string | null;
 
   @ApiProperty({
@@ -87,6 +89,10 @@ export class ListRequest {
   @IsListOf(TUPLE_PARTS)
   include?: TuplePart[] | null;
 
+  fixedKey(): FixedKey {
+    return { threadId: this.thread_id ?? null, checkpointNs: this.checkpoint_ns ?? null };
+  }
+
   toInput(): ListInput {
     const tenant = tenantOf(this);
     return {
@@ -96,7 +102,7 @@ export class ListRequest {
         checkpointId: this.checkpoint_id || null,
         beforeCheckpointId: this.before_checkpoint_id || null,
         metadata: this.filter_metadata ? documentText('filter_metadata', this.filter_metadata) : null,
-        after: this.cursor ? keyOf(this.cursor, tenant) : null,
+        after: this.cursor ? keyOf(this.cursor, tenant, this.fixedKey()) : null,
       },
       limit: this.limit ?? null,
       parts: this.include ?? [],
@@ -105,7 +111,7 @@ export class ListRequest {
 
   /** The answer to this request. When rows were left out, the header x-next-cursor says where to go on. */
   toAnswer(page: CheckpointPage, response: ServerResponse): string | JsonWithBlobs {
-    if (page.next !== null) response.setHeader('x-next-cursor', cursorOf(page.next));
+    if (page.next !== null) response.setHeader('x-next-cursor', cursorOf(page.next, this.fixedKey()));
     const large: Buffer[] = [];
     const tuples = page.tuples.map((tuple) => TupleResponse.json(tuple, { taskPath: true }, large));
     return answerOf(`[${tuples.join()}]`, large);
