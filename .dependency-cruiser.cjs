@@ -35,11 +35,12 @@ module.exports = {
     ),
     layer(
       'repository',
-      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement|thread-lock)\\.ts$',
+      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$',
       [
         DOMAIN,
-        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|read\\.statement|store\\.statement|thread-lock)\\.ts$)',
+        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$)',
         '^src/(database/(binary-client|database|faults|request-queue))\\.ts$',
+        '^src/config/env\\.ts$',
         nest('common'),
         'node_modules/typeorm/',
       ],

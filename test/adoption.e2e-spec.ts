@@ -510,6 +510,58 @@ describe('ids in byte order, where the locale orders them otherwise', () => {
   });
 });
 
+describe('columns of other types than the savers make', () => {
+  const WRITE = { task_id: 'task-1', channel: 'c', type: 't', blob: base64('b') };
+
+  it.each([
+    ['checkpoint_writes', 'idx', 'bigint'],
+    ['checkpoint_writes', 'idx', 'smallint'],
+    ['checkpoint_writes', 'idx', 'numeric'],
+    ['checkpoint_writes', 'task_id', 'varchar(100)'],
+    ['checkpoint_writes', 'task_path', 'varchar'],
+    ['checkpoint_blobs', 'type', 'varchar'],
+    ['checkpoint_blobs', 'version', 'varchar'],
+    ['checkpoints', 'checkpoint_ns', 'varchar'],
+    ['checkpoints', 'checkpoint', 'json'],
+    ['checkpoints', 'metadata', 'json'],
+  ])('%s.%s as %s is read as it is otherwise', async (table, column, type) => {
+    const database = await aDatabase();
+    await pythonSetup(database.sql);
+    if (type === 'json') await database.sql(`alter table ${table} alter column ${column} drop default`);
+    await database.sql(`alter table ${table} alter column ${column} type ${type}`);
+    const answers = [];
+    for (const environment of [{ FAST_PATH: 'true' }, { FAST_PATH: 'false' }]) {
+      const app = await aService(database, environment);
+      if (answers.length === 0) await migrated(database);
+      const checkpoint = { channel_versions: { c: '1' } };
+      const blobs = [{ channel: 'c', version: '1', type: 't', blob: base64('b') }];
+      for (const checkpoint_id of ['1', '2']) {
+        const parent_checkpoint_id = checkpoint_id === '2' ? '1' : null;
+        const put = aPut({ checkpoint_id, parent_checkpoint_id, checkpoint, blobs, metadata: { keep: 1 } });
+        expect((await app.post('put', put)).status).toBe(200);
+        const writes = [
+          { ...WRITE, idx: -4 },
+          { ...WRITE, idx: 0, channel: '__pregel_tasks' },
+        ];
+        expect((await app.post('put-writes', aPutWrites({ checkpoint_id, writes }))).status).toBe(204);
+      }
+      const include = ['blobs', 'pending_writes', 'pending_sends'];
+      const tuple = await app.post('get-tuple', { thread_id: 'thread-1', include });
+      expect(tuple.json).toMatchObject({
+        checkpoint,
+        metadata: { keep: 1 },
+        blobs,
+        pending_writes: [{ idx: -4 }, { idx: 0 }],
+        pending_sends: [{ idx: 0 }],
+      });
+      const body = { thread_id: 'thread-1', limit: 1, include, filter_metadata: { keep: 1 } };
+      expect((await app.post('list', body)).json).toEqual([tuple.json]);
+      answers.push(tuple.text);
+    }
+    expect(answers[0]).toBe(answers[1]);
+  });
+});
+
 describe('a database that cannot be adopted', () => {
   /** All but the service's bookkeeping, empty: TypeORM makes that before the first migration can refuse. */
   async function theirRelations(database: TestDatabase): Promise<string[]> {

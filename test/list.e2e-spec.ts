@@ -1,3 +1,5 @@
+import { jest } from '@jest/globals';
+import { Database } from '../src/database/database.js';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aThread } from './support/builders.js';
 
@@ -261,6 +263,27 @@ describe('a cursor', () => {
   ])('%s is refused', async (_, bytes) => {
     const cursor = Buffer.from(bytes).toString('base64url');
     expect((await app.post('list', { cursor })).status).toBe(422);
+  });
+});
+
+describe('the forms of list', () => {
+  it('are four for all limits, and the one of get-tuple stays, whatever else is asked for', async () => {
+    const app = await startApp();
+    const send = jest.spyOn(Database.prototype, 'send');
+    const thread_id = aThread();
+    await app.post('get-tuple', { thread_id });
+    for (let limit = 1; limit <= 1000; limit += limit < 120 ? 1 : 97) {
+      expect((await app.post('list', { thread_id, limit })).status).toBe(200);
+    }
+    const all = ['blobs', 'pending_writes', 'pending_sends'];
+    const orders = [all, all.toReversed(), [all[1], all[0], all[2]], [...all, ...all]];
+    for (const include of orders) await app.post('list', { thread_id, include });
+    await app.post('get-tuple', { thread_id });
+    const texts = send.mock.calls.map(([sql]) => sql);
+    send.mockRestore();
+    expect(new Set(texts).size).toBeLessThanOrEqual(6);
+    expect(texts.at(-1)).toBe(texts[0]);
+    await app.close();
   });
 });
 

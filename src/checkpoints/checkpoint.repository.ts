@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
+import { Settings } from '../config/env.js';
 import { Database } from '../database/database.js';
 import { sqlStateOf } from '../database/faults.js';
 import type { Kind } from '../database/request-queue.js';
@@ -51,10 +52,12 @@ export class CheckpointRepository {
   constructor(
     dataSource: DataSource,
     private readonly database: Database,
+    settings: Settings,
   ) {
     const tables = tablesOf(dataSource);
     ({ checkpoints: this.checkpoints, blobs: this.blobs, writes: this.writes } = tables);
-    this.reads = new ReadStatements(tables, (sql, parameters) => this.database.send(sql, parameters));
+    const limits = { pageBytes: settings.answerLimitBytes, tupleBytes: settings.tupleLimitBytes };
+    this.reads = new ReadStatements(tables, limits, (...statement) => this.database.send(...statement));
     const statement = new StoreStatement(tables);
     this.stores = {
       merge: MERGE,

@@ -163,6 +163,9 @@ const ENVIRONMENT = z.object({
   // A statement binds a fixed number of arrays, so this is about time and memory, not about parameters.
   ROWS_LIMIT: integer(1, 1_000_000, 10_000),
   LIST_DEFAULT_LIMIT: integer(1, 1000, 1000),
+  ANSWER_LIMIT_BYTES: anInteger(1024, 256 * MIB).optional(),
+  // No text of V8 has more than 512 MiB, and Base64 makes four bytes of three.
+  TUPLE_LIMIT_BYTES: integer(1024, 384 * MIB, 256 * MIB),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).default('info'),
   FAST_PATH: boolean(true),
   SWAGGER_ENABLED: boolean(true),
@@ -228,6 +231,8 @@ export class Settings {
   readonly documentNodesLimit: number;
   readonly rowsLimit: number;
   readonly listDefaultLimit: number;
+  readonly answerLimitBytes: number;
+  readonly tupleLimitBytes: number;
   readonly logLevel: string;
   readonly fastPath: boolean;
   readonly swaggerEnabled: boolean;
@@ -315,6 +320,8 @@ export class Settings {
     this.documentNodesLimit = env.DOCUMENT_NODES_LIMIT;
     this.rowsLimit = env.ROWS_LIMIT;
     this.listDefaultLimit = env.LIST_DEFAULT_LIMIT;
+    this.answerLimitBytes = env.ANSWER_LIMIT_BYTES ?? Math.min(64 * MIB, Math.ceil(env.INFLIGHT_BYTES / 4));
+    this.tupleLimitBytes = env.TUPLE_LIMIT_BYTES;
     this.logLevel = env.LOG_LEVEL;
     this.fastPath = env.FAST_PATH;
     this.swaggerEnabled = env.SWAGGER_ENABLED;

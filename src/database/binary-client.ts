@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { Client, type ClientConfig } from 'pg';
+import { Client, type ClientConfig, Query, type QueryConfig } from 'pg';
 import { parse } from 'pg-protocol';
 
 const OIDS = { int4: 23, bytea: 17 };
@@ -23,6 +23,9 @@ export class Pieces {
     return Buffer.concat(this.pieces);
   }
 }
+
+/** An answer of Postgres has more bytes than were asked for; those that came are gone. */
+export class TooManyBytesError extends Error {}
 
 /** What this file knows of pg's connection, which has no types. */
 interface Connection {
@@ -62,13 +65,13 @@ export type Value = string | number | Buffer | null;
  * copied: pg doubles its buffer until a row fits, and copies a parameter twice.
  */
 export class BinaryClient extends Client {
-  constructor(config?: ClientConfig | string) {
+  constructor(config?: ClientConfig & { maxRowBytes?: number }) {
     super(config);
     const { connection } = this as unknown as { connection: Connection };
     const { bind } = connection;
     connection.decoders = new Map();
     connection.attachListeners = (stream) => {
-      listen(connection, stream);
+      listen(connection, stream, config?.maxRowBytes ?? Infinity);
     };
     connection.bind = (message) => {
       if (message.values?.some((value) => value instanceof Pieces)) bindPieces(connection, message);
@@ -92,12 +95,15 @@ export class Statement {
   callback: ((error: Error | null, result?: Statement) => void) | undefined;
   private decoders: Decoder[] | undefined;
   private fault: Error | null = null;
+  private bytes = 0;
 
   constructor(
     /** Of one that is to stay prepared. */
     readonly name: string | undefined,
     readonly text: string,
     private readonly values: Parameter[],
+    /** Rows beyond them are read and forgotten, and the statement fails with a `TooManyBytesError`. */
+    private readonly maxBytes = Infinity,
   ) {}
 
   submit(connection: Connection): void {
@@ -118,9 +124,15 @@ export class Statement {
     this.decoders = fields.map(decoderOf);
   }
 
-  handleDataRow({ bytes, at, isOwn }: DataRow): void {
+  handleDataRow(row: DataRow | LostRow): void {
+    this.bytes += row.length;
+    if (this.bytes > this.maxBytes) {
+      this.rows.length = 0;
+      this.fault = new TooManyBytesError();
+      return;
+    }
     try {
-      this.rows.push(fieldsOf(bytes, at, this.decoders, isOwn));
+      this.rows.push(row.read(this.decoders));
     } catch (error) {
       this.fault = error as Error; // a text that is too long for V8
     }
@@ -150,17 +162,46 @@ function asItIs(value: unknown): Buffer | string | null {
   return value as Buffer | string | null;
 }
 
+type ArrayQueryConfig = QueryConfig & { rowMode: 'array' };
+
+/** Of pg's class its types say nothing. */
+interface RowQuery {
+  handleDataRow(message: { length: number }): void;
+}
+
+/** What `Statement` does with its `maxBytes`, for clients of pg as it comes. */
+export class BoundedQuery extends (Query as unknown as new (config: ArrayQueryConfig) => RowQuery) {
+  private bytes = 0;
+
+  constructor(
+    config: ArrayQueryConfig,
+    private readonly maxBytes: number,
+  ) {
+    super(config);
+  }
+
+  get isOver(): boolean {
+    return this.bytes > this.maxBytes;
+  }
+
+  override handleDataRow(message: { length: number }): void {
+    this.bytes += message.length;
+    if (!this.isOver) super.handleDataRow(message);
+  }
+}
+
 /** Emits what the server says, as pg's own connection does. */
-function listen(connection: Connection, stream: Duplex): void {
+function listen(connection: Connection, stream: Duplex, maxRowBytes: number): void {
   const others = new EventEmitter();
   void parse(others as unknown as NodeJS.ReadableStream, (message) => {
     const name: string = message.name;
     connection.emit(name === 'error' ? 'errorMessage' : name, message);
   });
   const messages = new Messages(
+    maxRowBytes,
     (bytes) => others.emit('data', bytes),
-    (bytes, at, isOwn) => {
-      connection.emit('dataRow', new DataRow(bytes, at, isOwn));
+    (row) => {
+      connection.emit('dataRow', row);
     },
   );
   stream.on('data', (bytes: Buffer) => {
@@ -177,9 +218,30 @@ class DataRow {
     readonly isOwn: boolean,
   ) {}
 
+  get length(): number {
+    return lengthOf(this.bytes, this.at - HEADER_BYTES);
+  }
+
+  read(decoders?: Decoder[]): Value[] {
+    return fieldsOf(this.bytes, this.at, decoders, this.isOwn);
+  }
+
   /** For pg's own queries. */
   get fields(): Value[] {
-    return fieldsOf(this.bytes, this.at);
+    return this.read();
+  }
+}
+
+/** A row that was too large to be kept. */
+class LostRow {
+  constructor(readonly length: number) {}
+
+  read(): never {
+    throw new TooManyBytesError();
+  }
+
+  get fields(): never {
+    return this.read();
   }
 }
 
@@ -188,15 +250,22 @@ class Messages {
   /** One that began, and how many of its bytes have come. Nothing is known of its length until its header is there. */
   private begun: Buffer | null = null;
   private come = 0;
+  /** What is still to come of a row that is not kept. */
+  private lost = 0;
 
   constructor(
+    private readonly maxRowBytes: number,
     /** Gets whole messages of other kinds. */
     private readonly others: (bytes: Buffer) => void,
-    /** Gets where a row begins, and whether nothing else is in those bytes. */
-    private readonly row: (bytes: Buffer, at: number, isOwn: boolean) => void,
+    private readonly row: (row: DataRow | LostRow) => void,
   ) {}
 
   read(bytes: Buffer): void {
+    if (this.lost > 0) {
+      const lost = Math.min(this.lost, bytes.length);
+      this.lost -= lost;
+      bytes = bytes.subarray(lost);
+    }
     while (this.begun !== null) {
       const copied = bytes.copy(this.begun, this.come);
       this.come += copied;
@@ -213,6 +282,11 @@ class Messages {
 
   private begin(bytes: Buffer): void {
     const length = bytes.length < HEADER_BYTES ? HEADER_BYTES : lengthOf(bytes, 0);
+    if (bytes[0] === DATA_ROW && length > this.maxRowBytes) {
+      this.lost = length - bytes.length;
+      this.row(new LostRow(length));
+      return;
+    }
     this.begun = Buffer.allocUnsafe(length);
     this.come = bytes.copy(this.begun);
   }
@@ -226,7 +300,7 @@ class Messages {
       if (end > bytes.length) break;
       if (bytes[at] === DATA_ROW) {
         if (begin < at) this.others(bytes.subarray(begin, at));
-        this.row(bytes, at + HEADER_BYTES, isOwn);
+        this.row(new DataRow(bytes, at + HEADER_BYTES, isOwn));
         begin = end;
       }
       at = end;

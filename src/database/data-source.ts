@@ -62,7 +62,7 @@ export function dataSourceOptions(
     extra: {
       ...timeoutOf(settings, server),
       keepAlive: true,
-      ...(settings.fastPath && { Client: BinaryClient }),
+      ...(settings.fastPath && { Client: BinaryClient, maxRowBytes: settings.tupleLimitBytes }),
     },
   };
 }

@@ -19,7 +19,7 @@ import {
   isReadOnly,
   sqlStateClassOf,
 } from './faults.js';
-import { type Parameter, Statement } from './binary-client.js';
+import { BoundedQuery, type Parameter, Statement, TooManyBytesError } from './binary-client.js';
 import { statementTimeoutOf } from './data-source.js';
 import { type Kind, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
@@ -139,14 +139,14 @@ export class Database implements OnApplicationShutdown {
 
   /**
    * What `Kind.run` is made of: runs a statement without waiting for a turn, and gives its rows as arrays. On the fast path
-   * a `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`
+   * a `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError
    */
-  async send<Row>(sql: string, values: Parameter[]): Promise<Row[]> {
+  async send<Row>(sql: string, values: Parameter[], maxBytes = Infinity): Promise<Row[]> {
     const name = this.nameOf(sql);
     const { rows } = await this.retry(() =>
       this.settings.fastPath
-        ? this.pool.query<unknown[]>(new Statement(name, sql, values) as never)
-        : this.pool.query<unknown[]>({ name, text: sql, values, rowMode: 'array' }),
+        ? this.pool.query<unknown[]>(new Statement(name, sql, values, maxBytes) as never)
+        : this.sendPlainly({ name, text: sql, values, rowMode: 'array' }, maxBytes),
     );
     return rows as Row[];
   }
@@ -154,6 +154,17 @@ export class Database implements OnApplicationShutdown {
   /** Whether a statement failed for want of disk space in the last milliseconds. */
   hasLackedDiskFor(milliseconds: number): boolean {
     return performance.now() < this.diskFullAt + milliseconds;
+  }
+
+  private async sendPlainly(
+    config: ConstructorParameters<typeof BoundedQuery>[0],
+    maxBytes: number,
+  ): Promise<{ rows: unknown[][] }> {
+    // A bytea comes as hexadecimal text, twice as long.
+    const query = new BoundedQuery(config, 2 * maxBytes);
+    const result = await this.pool.query<unknown[]>(query as never);
+    if (query.isOver) throw new TooManyBytesError();
+    return result;
   }
 
   private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {

@@ -43,7 +43,7 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
   'limit-exceeded': {
     status: 413,
     title: 'Over a limit',
-    when: 'the body, a blob, a document or the number of rows is over its limit; detail names the limit and its value',
+    when: 'the body, a blob, a document, the number of rows or an answer is over its limit; detail names the limit and its value',
     retry: false,
   },
   'invalid-request': {
