@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aThread, base64 } from './support/builders.js';
+import { until } from './support/process.js';
 import { RawClient } from './support/raw-client.js';
 
 const MIB = 1024 * 1024;
@@ -31,6 +32,12 @@ async function begin(body: Buffer, ...headers: string[]): Promise<{ client: RawC
   const client = await open();
   client.post('put', `Content-Length: ${body.length}`, ...headers).write(body.subarray(0, -10));
   return { client, finish: () => void client.write(body.subarray(-10)) };
+}
+
+/** What `inflight_bytes` says. */
+async function inflightBytes(): Promise<number> {
+  const { text } = await app.get('/metrics');
+  return Number(/checkpoint_backend_inflight_bytes (\d+)/.exec(text)?.[1]);
 }
 
 const isAnswered = async () => {
@@ -89,8 +96,11 @@ describe('a client that is slow', () => {
     client.socket.pause();
     const request = JSON.stringify({ thread_id });
     client.post('get-tuple', `Content-Length: ${request.length}`).write(request);
-    await delay(500);
+    await until('the answer is in flight', async () => (await inflightBytes()) > 24 * MIB);
+    const other = app.post('get-tuple', { thread_id });
     expect((await app.post('put', aBody(MIB).toString())).status).toBe(200);
+    await until('the answer is gone', async () => (await inflightBytes()) < 24 * MIB || client.socket.closed);
+    expect((await other).status).toBe(200);
     client.socket.resume();
     const answer = await client.closed();
     const [, length] = /Content-Length: (\d+)/.exec(answer) ?? [];
@@ -138,12 +148,14 @@ describe('over INFLIGHT_BYTES', () => {
     second.post('put', `Content-Length: ${large.length}`).write(large);
     while (app.received() < 2) await delay(5);
     let answered = false;
-    const third = app.post('list', {}).then((answer) => {
+    const third = app.post('put', aBody(MIB / 8).toString()).then((answer) => {
       answered = true;
       return answer.status;
     });
     await delay(300);
     expect(answered).toBe(false);
+    // Small ones do not wait for large ones.
+    await isAnswered();
     // What the kernel buffers is sent, the rest is not.
     expect(second.socket.writableLength).toBeGreaterThan(large.length / 2);
     first.finish();
@@ -188,13 +200,16 @@ describe('over INFLIGHT_BYTES', () => {
   });
 
   it('no more than QUEUE_MAX wait, each for QUEUE_WAIT_MS', async () => {
-    app = await startApp({ INFLIGHT_BYTES: String(MIB), QUEUE_MAX: '1', QUEUE_WAIT_MS: '600' });
+    app = await startApp({ INFLIGHT_BYTES: String(MIB), QUEUE_MAX: '1', QUEUE_WAIT_MS: '1500' });
     const first = await begin(aBody(MIB));
     while (app.received() < 1) await delay(5);
     const second = app.post('put', aBody(MIB).toString());
     while (app.received() < 2) await delay(5);
     await delay(100);
-    expect(await app.post('list', {})).toMatchObject({ status: 503, json: { type: '/problems/queue-full' } });
+    const refused = await app.post('put', aBody(MIB / 8).toString());
+    expect(refused).toMatchObject({ status: 503, json: { type: '/problems/queue-full' } });
+    expect(refused.headers['retry-after']).toBe('1');
+    await isAnswered();
     expect(await second).toMatchObject({ status: 503, json: { type: '/problems/queue-timeout' } });
     first.finish();
     expect(await first.client.status()).toBe(200);

@@ -150,7 +150,9 @@ describe('a tenant with large bodies', () => {
     await delay(200);
     const { text } = await app.get('/metrics');
     const [, taken] = /checkpoint_backend_inflight_bytes (\d+)/.exec(text) ?? [];
-    expect(Number(taken)).toBe(2 * body.length);
+    // The oldest is there but for its end, and the others have what has come of them.
+    expect(Number(taken)).toBeGreaterThanOrEqual(body.length);
+    expect(Number(taken)).toBeLessThanOrEqual(4 * MIB);
     await fewGoesOn();
     expect((await app.post('put', aBody(2 * MIB).toString(), as('few'))).status).toBe(200);
     expect(many.map(({ answer }) => answer).join('')).toBe('');

@@ -60,6 +60,7 @@ export class CheckpointRepository {
     this.reads = new ReadStatements(tables, limits, (...statement) => this.database.send(...statement));
     const statement = new StoreStatement(tables);
     this.stores = {
+      isStore: true,
       merge: MERGE,
       run: async (stores, mode) => {
         const { sql, parameters } = statement.of(stores, mode);

@@ -155,6 +155,10 @@ const ENVIRONMENT = z.object({
   HEADERS_TIMEOUT_MS: integer(100, 3_600_000, 15_000),
   BODY_TIMEOUT_MS: integer(100, 3_600_000, 300_000),
   STALL_TIMEOUT_MS: integer(100, 3_600_000, 30_000),
+  MIN_BYTES_PER_SECOND: integer(0, 1024 * MIB, 32 * 1024),
+  // Above the idle time of the usual balancers, of which Google's is the longest: 600 s.
+  KEEP_ALIVE_TIMEOUT_MS: integer(1000, 86_400_000, 620_000),
+  MAX_CONNECTIONS: integer(1, 1_000_000, 16_384),
   BODY_LIMIT_BYTES: integer(1024, 512 * MIB, 64 * MIB),
   BLOB_LIMIT_BYTES: integer(0, 512 * MIB, 32 * MIB),
   // jsonb takes up to 12 bytes for a value and its text beside them, and has 2^28 bytes: these two together stay below.
@@ -225,6 +229,9 @@ export class Settings {
   readonly headersTimeoutMs: number;
   readonly bodyTimeoutMs: number;
   readonly stallTimeoutMs: number;
+  readonly minBytesPerSecond: number;
+  readonly keepAliveTimeoutMs: number;
+  readonly maxConnections: number;
   readonly bodyLimitBytes: number;
   readonly blobLimitBytes: number;
   readonly documentLimitBytes: number;
@@ -314,6 +321,9 @@ export class Settings {
     this.headersTimeoutMs = env.HEADERS_TIMEOUT_MS;
     this.bodyTimeoutMs = env.BODY_TIMEOUT_MS;
     this.stallTimeoutMs = env.STALL_TIMEOUT_MS;
+    this.minBytesPerSecond = env.MIN_BYTES_PER_SECOND;
+    this.keepAliveTimeoutMs = env.KEEP_ALIVE_TIMEOUT_MS;
+    this.maxConnections = env.MAX_CONNECTIONS;
     this.bodyLimitBytes = env.BODY_LIMIT_BYTES;
     this.blobLimitBytes = env.BLOB_LIMIT_BYTES;
     this.documentLimitBytes = env.DOCUMENT_LIMIT_BYTES;

@@ -18,6 +18,8 @@ export interface Kind<Request> {
    */
   // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- most kinds know of no locked thread
   run: (requests: Request[], mode: Mode) => Promise<ReadonlySet<Request> | void>;
+  /** Its requests read nothing, so they begin also while answers take all the memory. */
+  isStore?: boolean;
   /** Absent: each request has a statement of its own. */
   merge?: {
     /** What a request stores; two of one thread that have a slot in common never share a statement. */
@@ -40,7 +42,7 @@ export interface QueueOptions {
   giveUp: () => Error | null;
   /** Whether requests are merged. */
   merge: boolean;
-  /** While it holds, with so many statements under way, no other is begun; `begin` is to be called when it no longer does. */
+  /** While it holds, with so many statements under way, none is begun that reads; `begin` is to be called when it no longer does. */
   isHeld?: (running: number) => boolean;
   /** The same of one tenant; it may hold even while nothing of it is under way. */
   isTenantHeld?: (tenant: string, running: number) => boolean;
@@ -213,12 +215,13 @@ export class RequestQueue {
   /** Begins what may begin, once `isHeld` no longer holds. */
   begin(): void {
     while (this.running < this.options.slots) {
-      if (this.running > 0 && this.options.isHeld?.(this.running) === true) return;
+      const isHeld = this.options.isHeld?.(this.running) === true;
       let next: Line<never> | undefined;
       let first: Waiting<never> | null = null;
       let at = Infinity;
       for (const line of this.lines.values()) {
-        const turn = line.first(this.mayBegin);
+        if (isHeld && line.kind.isStore !== true) continue;
+        const turn = line.first(this.mayBegin(line.kind));
         if (turn === null) continue;
         const [candidate] = turn.waiting;
         const byTenant = first === null ? -1 : (candidate?.tenant.turns ?? Infinity) - first.tenant.turns;
@@ -231,8 +234,14 @@ export class RequestQueue {
     }
   }
 
-  private readonly mayBegin: MayBegin = ({ name, running }) =>
-    running < this.tenantSlots && this.options.isTenantHeld?.(name, running) !== true;
+  private mayBegin({ isStore }: Pick<Kind<never>, 'isStore'>): MayBegin {
+    return isStore === true ? this.hasSlot : this.mayRead;
+  }
+
+  private readonly hasSlot: MayBegin = ({ running }) => running < this.tenantSlots;
+
+  private readonly mayRead: MayBegin = (tenant) =>
+    this.hasSlot(tenant) && this.options.isTenantHeld?.(tenant.name, tenant.running) !== true;
 
   private lineOf<Request>(kind: Kind<Request>): Line<Request> {
     let line = this.lines.get(kind) as unknown as Line<Request> | undefined;
@@ -257,7 +266,7 @@ export class RequestQueue {
   }
 
   private async carryOut<Request>(line: Line<Request>): Promise<void> {
-    const members = line.take(this.mayBegin);
+    const members = line.take(this.mayBegin(line.kind));
     const [{ tenant }] = members as [Waiting<Request>];
     this.running += 1;
     tenant.running += 1;
@@ -394,7 +403,7 @@ class Line<Request> {
     readonly key: Kind<Request>,
     isMerged: boolean,
   ) {
-    this.kind = isMerged ? key : { run: key.run };
+    this.kind = isMerged ? key : { run: key.run, isStore: key.isStore === true };
   }
 
   push(waiting: Waiting<Request>): void {

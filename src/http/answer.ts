@@ -18,6 +18,7 @@ const compress = compression({
 /** Ends the response: a text as it is, nothing for undefined, anything else as JSON; long ones compressed where accepted. */
 export function answer(response: ServerResponse, body: unknown): void {
   if (body === undefined) {
+    countAnswer(response, 0);
     response.end();
     return;
   }
@@ -25,11 +26,11 @@ export function answer(response: ServerResponse, body: unknown): void {
     response.setHeader('Content-Type', 'application/json; charset=utf-8');
   }
   const json = typeof body === 'string' || body instanceof JsonWithBlobs ? body : JSON.stringify(body);
+  countAnswer(response, json.length);
   if (typeof json === 'string' && json.length < COMPRESSION_MIN_BYTES) {
     response.end(json);
     return;
   }
-  countAnswer(response, json.length);
   const write = () => {
     if (typeof json !== 'string') writeParts(response, json.length, json.parts());
     else if (json.length <= PART) response.end(json);
@@ -43,14 +44,16 @@ export function answer(response: ServerResponse, body: unknown): void {
 /** Writes a long answer as fast as it is read, so that there are never all of its bytes. */
 function writeParts(response: ServerResponse, bytes: number, parts: Iterator<string>): void {
   response.setHeader('Content-Length', bytes);
+  let isEnded = false;
   const write = () => {
+    if (isEnded) return;
     for (let part = parts.next(); part.done !== true; part = parts.next()) {
-      if (!response.write(part.value)) {
-        response.once('drain', write);
-        return;
-      }
+      if (!response.write(part.value)) return;
     }
+    isEnded = true;
     response.end();
   };
+  // Once and for all: `compression` passes listeners on to its own stream, and does not take them away there again.
+  response.on('drain', write);
   write();
 }

@@ -1,127 +1,13 @@
-import type { IncomingMessage } from 'node:http';
-import type { Readable } from 'node:stream';
-import zlib from 'node:zlib';
-import type { Inflight, Share } from './inflight.js';
-
-/** A body of at least so many bytes, or of unknown length, is collected and parsed here. */
+/** A body of at least so many bytes is parsed here. */
 export const LARGE_BODY_BYTES = 256 * 1024;
 /** Of a blob's Base64, in characters. */
 const LARGE_BLOB = 64 * 1024;
 /** Decoded at once; a multiple of four characters. */
 const PIECE = 64 * 1024;
-const FIRST_BYTES = 16 * 1024;
 
 const QUOTE = 0x22;
 const COLON = 0x3a;
 const BLOB = Buffer.from('"blob"');
-
-const INFLATERS: Record<string, () => zlib.Gunzip | zlib.Inflate | zlib.BrotliDecompress> = {
-  gzip: () => zlib.createGunzip(),
-  deflate: () => zlib.createInflate(),
-  br: () => zlib.createBrotliDecompress(),
-};
-
-/**
- * Collects a body that is large, compressed, or of unknown length. Nothing is taken off the socket while there is no room
- * in memory for it; of an unknown length room is asked for as it grows. `done` gets what is wrong, as the body parsers of
- * Express say it: `{status, message}`.
- */
-export function collectLarge(
-  request: IncomingMessage,
-  share: Share,
-  inflight: Inflight,
-  limit: number,
-  done: (error: unknown, bytes?: Buffer) => void,
-): void {
-  const encoding = request.headers['content-encoding']?.toLowerCase() ?? 'identity';
-  const inflater = INFLATERS[encoding]?.();
-  if (inflater === undefined && encoding !== 'identity') {
-    done({ status: 415, message: `unsupported content encoding "${encoding}"` });
-    return;
-  }
-  const known = inflater === undefined ? request.headers['content-length'] : undefined;
-  const length = known === undefined ? Math.min(FIRST_BYTES, limit) : Number(known);
-  if (length > limit) {
-    done({ status: 413 });
-    return;
-  }
-  const begin = (error?: Error) => {
-    if (error === undefined) collect(request, inflater, share, inflight, length, limit, done);
-    else done(error);
-  };
-  if (inflight.need(share, length, begin)) begin();
-}
-
-function collect(
-  request: IncomingMessage,
-  inflater: (Readable & NodeJS.WritableStream) | undefined,
-  share: Share,
-  inflight: Inflight,
-  length: number,
-  limit: number,
-  done: (error: unknown, bytes?: Buffer) => void,
-): void {
-  const source: Readable = inflater ?? request;
-  let bytes = Buffer.allocUnsafe(length);
-  let received = 0;
-  const stop = (error: unknown) => {
-    source.off('data', take).off('end', end);
-    if (inflater !== undefined) {
-      request.unpipe(inflater);
-      inflater.off('error', broken).on('error', () => undefined);
-      (inflater as zlib.Gunzip).close();
-    }
-    request.resume();
-    bytes = bytes.subarray(0, 0);
-    done(error);
-  };
-  const take = (chunk: Buffer) => {
-    const sum = received + chunk.length;
-    if (sum > limit) {
-      stop({ status: 413 });
-      return;
-    }
-    if (sum > bytes.length) {
-      const larger = Math.min(limit, Math.max(sum, 2 * bytes.length));
-      const grow = () => {
-        const before = bytes;
-        bytes = Buffer.allocUnsafe(larger);
-        before.copy(bytes, 0, 0, received);
-      };
-      const goOn = (error?: Error) => {
-        if (error !== undefined) {
-          stop(error);
-          return;
-        }
-        grow();
-        take(chunk);
-        source.resume();
-      };
-      if (!inflight.need(share, larger, goOn)) {
-        source.pause();
-        return;
-      }
-      grow();
-    }
-    chunk.copy(bytes, received);
-    received = sum;
-  };
-  const end = () => {
-    const whole = bytes.subarray(0, received);
-    bytes = whole.subarray(0, 0); // the request would keep it, with its listeners, until it is answered
-    done(undefined, whole);
-  };
-  const broken = ({ message }: Error) => {
-    stop({ status: 400, message });
-  };
-  source.on('data', take).once('end', end);
-  if (inflater === undefined) return;
-  inflater.once('error', broken);
-  request.pipe(inflater as zlib.Gunzip);
-  share.exchange?.response.once('close', () => {
-    (inflater as zlib.Gunzip).close();
-  });
-}
 
 /**
  * Parses a body whose large blobs are decoded from its bytes, without a text of them, which would be as long again. They
