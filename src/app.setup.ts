@@ -1,3 +1,4 @@
+import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:tls';
 import type { INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
@@ -14,6 +15,7 @@ import { browserHeaders } from './http/browser-headers.js';
 import { Certificate } from './http/certificate.js';
 import { limitClients } from './http/client-limits.js';
 import { cors } from './http/cors.js';
+import { expectContinue } from './http/expect-continue.js';
 import { ExactRoutesAdapter, type Middleware } from './http/exact-routes.js';
 import { jsonBody } from './http/json-body.js';
 import { NestLog, requestLog } from './http/logging.js';
@@ -63,7 +65,9 @@ export async function createApp(
   const readBody = jsonBody(settings);
   // Who may not do it is refused before any of the body is read.
   adapter.before = (operation) => [...gate.before(operation), readBody];
-  limitClients(app.getHttpServer(), settings);
+  const server: HttpServer = app.getHttpServer();
+  metrics.read.connections = limitClients(server, settings);
+  expectContinue(server);
   app.disable('x-powered-by').disable('etag');
   app.use(browserHeaders(settings.tls !== null));
   for (const middleware of around) app.use(middleware);

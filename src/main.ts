@@ -7,7 +7,7 @@ import { SettingsError, settingsFromEnvironment, type Settings } from './config/
 import { leaseDatabase } from './database/database-lease.js';
 import { inspectRights, migrate } from './database/migrate.js';
 import { budgetOf, inspectServer, type Server } from './database/server.js';
-import { createLogger } from './http/logging.js';
+import { createLogger, logWarnings } from './http/logging.js';
 import { MetricsServer } from './metrics/metrics-server.js';
 import { Metrics } from './metrics/metrics.js';
 import { serve } from './serve.js';
@@ -97,6 +97,7 @@ function stopSignal(): Promise<string> {
 try {
   const settings = settingsFromEnvironment();
   const logger = createLogger(settings.logLevel);
+  logWarnings(logger);
   await start(settings, logger).catch((error: unknown) => {
     logger.fatal(error, 'cannot go on');
     process.exitCode = 1;

@@ -5,13 +5,14 @@ import type { Server } from 'node:http';
 import { Primary } from './cluster.js';
 import { settingsFromEnvironment } from './config/env.js';
 import { leaseDatabase } from './database/database-lease.js';
-import { createLogger } from './http/logging.js';
+import { createLogger, logWarnings } from './http/logging.js';
 import { Metrics } from './metrics/metrics.js';
 import { serve } from './serve.js';
 
 // One of the processes that answer when WORKERS is above 1; main.ts starts them.
 const settings = settingsFromEnvironment();
 const logger = createLogger(settings.logLevel, cluster.worker?.id);
+logWarnings(logger);
 const primary = new Primary();
 try {
   const { url } = await leaseDatabase(settings, logger);

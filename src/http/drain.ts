@@ -50,10 +50,10 @@ export function drainable(server: Server): () => Promise<void> {
     // Not http.Server's own close, which resets idle connections at once, and with them requests on their way. Nor its
     // callback: a worker's server has no port, so it would not wait for connections.
     net.Server.prototype.close.call(server);
-    const lingered = Date.now() + LINGER_MS;
+    const lingered = performance.now() + LINGER_MS;
     while (open.size > 0 || shaking.size > 0) {
       await delay(CLOSE_IDLE_MS);
-      if (Date.now() < lingered) continue;
+      if (performance.now() < lingered) continue;
       for (const [socket, responses] of open) if (responses.length === 0) socket.destroy();
       for (const socket of shaking.values()) socket.destroy();
     }

@@ -30,6 +30,14 @@ export function createLogger(level: string, worker?: number): Logger {
   });
 }
 
+/** Node's own warnings, such as of a leak, are lines like all others, instead of its text on standard error. */
+export function logWarnings(logger: Logger): void {
+  process.removeAllListeners('warning');
+  process.on('warning', ({ name, message, stack }) => {
+    logger.warn({ kind: name, stack }, message);
+  });
+}
+
 const NO_VALID_KEY = { kind: 'unauthorized', reason: 'no valid key' };
 
 /** How long refusals of a kind are counted before a line says how many there were. */

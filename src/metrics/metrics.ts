@@ -54,6 +54,7 @@ class OperationMetrics {
 export class Metrics {
   /** Values that somebody else knows, and that are read at each scrape. */
   readonly read = {
+    connections: () => 0,
     inflightBytes: () => 0,
     poolInUse: () => 0,
     poolIdle: () => 0,
@@ -140,6 +141,9 @@ export class Metrics {
       ),
     );
     this.gauge('requests_in_flight', 'Requests that are not answered yet', () => this.requestsInFlight);
+    this.gauge('client_connections', 'Connections of clients, idle ones among them', () =>
+      this.read.connections(),
+    );
     this.gauge('inflight_bytes', 'Bytes of the requests and answers in flight', () =>
       this.read.inflightBytes(),
     );
