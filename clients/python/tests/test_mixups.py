@@ -254,6 +254,7 @@ async def test_texts_integers_and_uuids_are_ids(service: Service, synchronous: b
     checkpoint_id = str(uuid4())
     checkpoint: Any = {**empty_checkpoint(), "id": checkpoint_id}
     async with HttpCheckpointSaver(service.url) as saver:
+        await call(saver, synchronous, "delete_thread", id_)  # A service that is given may know it.
         config = await call(saver, synchronous, "put", config_of(id_), checkpoint, {}, {})
         assert config["configurable"]["thread_id"] == id_
         for same in (config, config_of(id_), config_of(str(id_), checkpoint_id=UUID(checkpoint_id))):
