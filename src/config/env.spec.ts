@@ -42,6 +42,60 @@ describe('Settings', () => {
     );
   });
 
+  describe('a DATABASE_URL with a fault', () => {
+    const SECRET = 'hunter2';
+    it.each([
+      { url: `postgresql://u:${SECRET}%@h/d`, says: 'DATABASE_URL: password contains a bare "%"; write %25' },
+      {
+        url: `postgresql://u:%zz${SECRET}@h/d`,
+        says: 'DATABASE_URL: password contains a bare "%"; write %25',
+      },
+      {
+        url: `postgresql://u:${SECRET}%e4@h/d`,
+        says: 'DATABASE_URL: password contains a bare "%"; write %25',
+      },
+      { url: `postgresql://u%:${SECRET}@h/d`, says: 'DATABASE_URL: user contains a bare "%"; write %25' },
+      { url: `postgresql://u:${SECRET}@h/d%`, says: 'DATABASE_URL: database contains a bare "%"; write %25' },
+      { url: `postgresql://u:${SECRET}%00@h/d`, says: 'DATABASE_URL: password contains NUL' },
+      {
+        url: `postgresql://u:1/${SECRET}@h/d`,
+        says: 'DATABASE_URL: in a password "/", "?" and "#" are written',
+      },
+      {
+        url: `postgresql://u:1?${SECRET}@h/d`,
+        says: 'DATABASE_URL: in a password "/", "?" and "#" are written',
+      },
+      {
+        url: `postgresql://u:1#${SECRET}@h/d`,
+        says: 'DATABASE_URL: in a password "/", "?" and "#" are written',
+      },
+      { url: `postgresql://u:${SECRET}#1@h/d`, says: 'DATABASE_URL must be a URL' },
+      { url: `postgresql://u:${SECRET}@h:port/d`, says: 'DATABASE_URL must be a URL' },
+      { url: `postgresql//u:${SECRET}@h/d`, says: 'DATABASE_URL must be a URL' },
+      { url: `u:${SECRET}@h/d`, says: 'DATABASE_URL must be a URL' },
+      { url: `https://u:${SECRET}@h/d`, says: 'DATABASE_URL must be a URL' },
+    ])('is told of it, without the password: $url', ({ url, says }) => {
+      let told = '';
+      try {
+        new Settings({ AUTH_MODE: 'none', DATABASE_URL: url });
+      } catch (error) {
+        told = (error as Error).message;
+      }
+      expect(told).toContain(says);
+      expect(told).not.toContain(SECRET);
+    });
+
+    it.each(['p%25', 'p%40q', '%2F%3F%23', '', 'p@q', 'p:q', '%C3%A4'])(
+      'is none with the password %j',
+      (password) => {
+        const url = `postgresql://u:${password}@h:5432/d?application_name=x`;
+        const settings = new Settings({ AUTH_MODE: 'none', DATABASE_URL: url });
+        expect(settings.databaseUrl).toBe(url);
+        if (password.length > 0) expect(JSON.stringify(settings.masked())).toContain('//u:***@h');
+      },
+    );
+  });
+
   it.each([' 10', '1e3', '0x10', 'true', '-1', '10.0'])('refuses %j as an integer', (text) => {
     expect(() => new Settings({ DATABASE_POOL_MAX: text })).toThrow(/DATABASE_POOL_MAX must be/);
   });

@@ -32,9 +32,32 @@ const file = z.string().transform((path, context) => {
   }
 });
 
-const postgresUrl = z.string().refine((text) => {
-  return URL.canParse(text) && ['postgres:', 'postgresql:'].includes(new URL(text).protocol);
-}, 'must be a URL such as postgresql://user:password@host:5432/database');
+/** No fault quotes the URL, which holds a password. */
+const postgresUrl = z.string().superRefine((text, context) => {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (url === null || !['postgres:', 'postgresql:'].includes(url.protocol)) {
+    context.addIssue('must be a URL such as postgresql://user:password@host:5432/database');
+    return;
+  }
+  // Such a character ended the password, whose rest would be taken for a database and be shown as one.
+  if (url.hash !== '' || /@/.test(url.pathname + url.search)) {
+    context.addIssue(': in a password "/", "?" and "#" are written %2F, %3F and %23');
+  }
+  const parts = { user: url.username, password: url.password, host: url.hostname, database: url.pathname };
+  for (const [name, part] of Object.entries(parts)) {
+    const decoded = decodedOrNull(part);
+    if (decoded === null) context.addIssue(`: ${name} contains a bare "%"; write %25`);
+    else if (decoded.includes('\0')) context.addIssue(`: ${name} contains NUL, which Postgres does not take`);
+  }
+});
+
+function decodedOrNull(part: string): string | null {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null;
+  }
+}
 
 const origins = z.string().transform((text, context) => {
   const listed = text.split(',').map((origin) => origin.trim());
@@ -255,7 +278,10 @@ export class Settings {
     const parsed = ENVIRONMENT.safeParse(Object.fromEntries(given));
     const shared = SHARED.safeParse(Object.fromEntries(given)).data;
     const pair = PAIR.safeParse(Object.fromEntries(given)).data;
-    const faults = parsed.error?.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`) ?? [];
+    const faults =
+      parsed.error?.issues.map(({ path, message }) => {
+        return `${path.join('.')}${message.startsWith(':') ? '' : ' '}${message}`;
+      }) ?? [];
     const production = environment.NODE_ENV === 'production';
     const embedded = environment.DATABASE_URL === undefined || environment.DATABASE_URL === '';
     if (production && embedded && !['true', '1'].includes(environment.EMBEDDED_POSTGRES ?? '')) {
