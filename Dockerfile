@@ -8,16 +8,20 @@ COPY src ./src
 RUN npm run build
 
 FROM node:24-slim
+LABEL org.opencontainers.image.title="checkpoint-backend" \
+      org.opencontainers.image.description="The memory of LangGraph agents: a HTTP JSON service that keeps checkpoints in Postgres" \
+      org.opencontainers.image.licenses="MIT"
 ENV NODE_ENV=production
 WORKDIR /app
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev && npm cache clean --force
 COPY --from=build /app/dist ./dist
+COPY LICENSE ./
 # Used with EMBEDDED_POSTGRES=true only; mount a volume here to keep its data.
-RUN mkdir .data && chown node:node .data
-USER node
+RUN mkdir .data && chown 1000:1000 .data
+# The user node, by its number: runAsNonRoot cannot know a name.
+USER 1000:1000
 EXPOSE 5003
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-  CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.PORT || 5003) + '/health/live').then((a) => process.exit(a.ok ? 0 : 1))"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["node", "dist/src/healthcheck.js"]
 # node itself, not npm, so that SIGTERM reaches it.
 CMD ["node", "dist/src/main.js"]

@@ -1,6 +1,14 @@
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { SETTING_NAMES, Settings } from '../src/config/env.js';
 import { startApp } from './support/app.js';
-import { faultsOf, type Manifest, readManifests } from './support/kubernetes.js';
+import {
+  faultsOf,
+  type Manifest,
+  readKustomization,
+  readManifests,
+  readSecretExample,
+} from './support/kubernetes.js';
 
 const manifests = readManifests();
 const of = (kind: string): Manifest => {
@@ -13,11 +21,12 @@ const pod = deployment.template.spec;
 const [container] = pod.containers;
 const [migration] = pod.initContainers;
 const configured: Record<string, string> = of('ConfigMap').data;
-const settings = new Settings({ ...configured, DATABASE_URL: of('Secret').stringData.url });
+const secret = readSecretExample();
+const settings = new Settings({ ...configured, DATABASE_URL: secret.stringData.url });
 
 describe('the Kubernetes manifests', () => {
   it("fit Kubernetes's schemas", () => {
-    expect(faultsOf(manifests)).toEqual([]);
+    expect(faultsOf([...manifests, secret])).toEqual([]);
   });
 
   it.each([
@@ -48,7 +57,6 @@ describe('the Kubernetes manifests', () => {
   });
 
   it('name settings of the service alone, and the keys of their Secret', () => {
-    const secret = of('Secret');
     for (const { envFrom, env } of [container, migration]) {
       expect(envFrom).toEqual([{ configMapRef: { name: of('ConfigMap').metadata.name } }]);
       const names: string[] = env.map(({ name }: { name: string }) => name);
@@ -60,6 +68,14 @@ describe('the Kubernetes manifests', () => {
         expect(Object.keys(secret.stringData)).toContain(valueFrom.secretKeyRef.key);
       }
     }
+  });
+
+  it('replace no Secret when they are applied, by -f or by -k', () => {
+    expect(manifests.map(({ kind }) => kind)).not.toContain('Secret');
+    const files = readdirSync(fileURLToPath(new URL('../deploy/kubernetes', import.meta.url)));
+    expect(readKustomization().resources).toEqual(
+      files.filter((file) => file !== 'kustomization.yaml').sort(),
+    );
   });
 
   it('send requests and probes where the service answers', async () => {

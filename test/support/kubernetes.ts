@@ -13,11 +13,20 @@ export interface Manifest {
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DIRECTORY = `${ROOT}deploy/kubernetes/`;
 
-/** The documents of deploy/kubernetes. */
+/** What `kubectl apply -k deploy/kubernetes` reads. */
+export function readKustomization(): { resources: string[] } {
+  return loadAll(readFileSync(`${DIRECTORY}kustomization.yaml`, 'utf8'))[0] as { resources: string[] };
+}
+
+/** The documents of deploy/kubernetes, which `kubectl apply -f` takes as well. */
 export function readManifests(): Manifest[] {
-  return readdirSync(DIRECTORY).flatMap(
-    (file) => loadAll(readFileSync(DIRECTORY + file, 'utf8')) as Manifest[],
-  );
+  return readdirSync(DIRECTORY)
+    .filter((file) => file !== 'kustomization.yaml')
+    .flatMap((file) => loadAll(readFileSync(DIRECTORY + file, 'utf8')) as Manifest[]);
+}
+
+export function readSecretExample(): Manifest {
+  return loadAll(readFileSync(`${ROOT}deploy/secret.example.yaml`, 'utf8'))[0] as Manifest;
 }
 
 /**
