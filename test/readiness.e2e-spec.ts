@@ -120,7 +120,10 @@ describeWithRoles('a role with rights of its own', () => {
   it('is ready with rights on each column in place of the table', async () => {
     await grantTo(settingsOf(database.url), database.url, guest.role);
     await database.sql(`revoke insert on audit_log from ${guest.role}`);
-    const columns = 'id, at, request_id, operation, outcome, tenant, key_id, key_name, subject, detail';
+    const [{ columns }] = (await database.sql(
+      `select string_agg(attname, ', ') as columns from pg_attribute
+        where attrelid = 'audit_log'::regclass and attnum > 0 and not attisdropped`,
+    )) as [{ columns: string }];
     await database.sql(`grant insert (${columns}) on audit_log to ${guest.role}`);
     const app = await startApp({ ...MODES, DATABASE_URL: guest.url }, database);
     expect((await readinessOf(app)).status).toBe(200);
@@ -131,7 +134,7 @@ describeWithRoles('a role with rights of its own', () => {
     await other.close();
   });
 
-  it.each(['pg_advisory_xact_lock(int, int)', 'pg_terminate_backend(int, bigint)'])(
+  it.each(['pg_try_advisory_xact_lock(bigint)', 'pg_terminate_backend(int, bigint)'])(
     'is not ready when an administrator has taken %s away',
     async (signature) => {
       await grantTo(settingsOf(database.url), database.url, guest.role);
@@ -259,7 +262,7 @@ describe('probes', () => {
     const asked = await Promise.all(Array.from({ length: 1000 }, () => fetch(`${app.url}/health/ready`)));
     const seconds = (performance.now() - began) / 1000;
     expect(new Set(asked.map(({ status }) => status))).toEqual(new Set([200]));
-    expect(counter.opened() - before).toBeLessThan(2 + seconds);
+    expect(counter.opened() - before).toBeLessThan(3 + seconds);
     await app.close();
     counter.close();
     await database.drop();

@@ -22,10 +22,10 @@ const WITH_AUDIT: readonly Right[] = [{ table: 'audit_log', privileges: ['insert
 
 /** Everybody may call these, unless an administrator has revoked that. A test holds the names against the SQL. */
 const FUNCTIONS = [
-  'pg_advisory_xact_lock(int, int)',
   'pg_advisory_xact_lock(bigint)',
-  'pg_advisory_xact_lock_shared(int, int)',
   'pg_advisory_xact_lock_shared(bigint)',
+  'pg_try_advisory_xact_lock(bigint)',
+  'pg_try_advisory_xact_lock_shared(bigint)',
   'pg_terminate_backend(int, bigint)',
 ];
 

@@ -13,10 +13,13 @@ import { budgetOf, connect, type Connections, CONNECTIONS } from '../database/se
 const PATIENCE_MS = 1500;
 /** An answer may be this old, counted from when its question began: so often at most is the database asked. */
 const FRESH_MS = 1000;
-/** Postgres itself ends what a probe has asked, so that probes which nobody waits for do not pile up there. */
-const STATEMENT_MS = 1200;
-/** A server that says nothing for so long is given up, and asked over a new connection. */
+/**
+ * A question may take longer than whoever asked it waits: the next one is told the answer. Then Postgres itself ends it, so that
+ * questions do not pile up there, and soon after a server that says nothing is given up.
+ */
+const STATEMENT_MS = 4000;
 const SILENCE_MS = 5000;
+const GOODBYE_MS = 1000;
 /** After a statement failed for want of disk space, writes are taken to fail for so long. */
 const DISK_FULL_MS = 10_000;
 
@@ -93,7 +96,7 @@ export class Readiness {
   private async askDatabase(): Promise<Health> {
     const { url = '' } = this.dataSource.options as { url?: string };
     const client = await connect(this.settings, url, {
-      connectionTimeoutMillis: STATEMENT_MS,
+      connectionTimeoutMillis: SILENCE_MS,
       query_timeout: SILENCE_MS,
     }).catch((error: unknown) => {
       if (faultOf(error).code !== TOO_MANY_CONNECTIONS) throw error;
@@ -104,7 +107,7 @@ export class Readiness {
       return await this.examine(client);
     } finally {
       // Its end rolls back. A server that is gone does not say goodbye.
-      await Promise.race([client.end(), delay(STATEMENT_MS, null, { ref: false })]);
+      await Promise.race([client.end(), delay(GOODBYE_MS, null, { ref: false })]);
     }
   }
 
