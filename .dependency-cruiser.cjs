@@ -35,10 +35,10 @@ module.exports = {
     ),
     layer(
       'repository',
-      '^src/checkpoints/(checkpoint\\.repository|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$',
+      '^src/checkpoints/(channel-histories|checkpoint\\.repository|delta-chain|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$',
       [
         DOMAIN,
-        '^src/checkpoints/(entities/|(thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$)',
+        '^src/checkpoints/(entities/|(channel-histories|delta-chain|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$)',
         '^src/(database/(binary-client|database|faults|request-queue))\\.ts$',
         '^src/config/env\\.ts$',
         nest('common'),
@@ -56,7 +56,7 @@ module.exports = {
         '^src/http/(caller|compiled-validation|exact-json|json-with-blobs|problem\\.docs|validation)\\.ts$',
         nest('(common|swagger)'),
         'node_modules/(class-validator|class-transformer)/',
-        '^(node:)?http$',
+        '^(node:)?(http|timers/promises)$',
       ],
       'Controller and DTOs reach the database through use cases only.',
     ),

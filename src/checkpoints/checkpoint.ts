@@ -107,6 +107,9 @@ export interface ChannelHistory {
   writes: HistoryWrite[];
 }
 
+/** Delta channels of a request, and of a checkpoint's metadata. A graph has tens; each is looked up at each ancestor. */
+export const MAX_DELTA_CHANNELS = 256;
+
 /** Postgres refuses index entries over some 2,700 bytes; this leaves room for their headers. */
 export const MAX_KEY_BYTES = 2600;
 

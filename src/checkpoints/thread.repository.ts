@@ -3,6 +3,7 @@ import { DataSource } from 'typeorm';
 import { Database, type Query, type Transaction } from '../database/database.js';
 import { sqlStateOf } from '../database/faults.js';
 import { KeyTooLongError } from './checkpoint.errors.js';
+import { deltaChains } from './delta-chain.js';
 import { type Tables, isOfTenant, tablesOf } from './tables.js';
 import { callersThreadId, type StoredThreadId, type TenantThreads } from './tenant.js';
 import { LOCK_SOURCE_AND_TARGET, LOCK_THREADS, MAX_LOCKED_THREADS, TRY_LOCK_THREADS } from './thread-lock.js';
@@ -100,39 +101,16 @@ export class ThreadRepository {
    * holds its pending sends. A kept checkpoint whose parent went has none afterwards.
    */
   async keepLatest(threadIds: StoredThreadId[]): Promise<void> {
-    const { checkpoints, blobs, writes } = this.tables;
+    const { checkpoints, writes } = this.tables;
     await this.forEach(threadIds, async (query, ids) => {
       await query(
-        `with recursive head as (
+        `with head as (
            select distinct on (thread_id, checkpoint_ns) thread_id, checkpoint_ns, checkpoint_id
              from ${checkpoints}
             where thread_id = any($1)
             order by thread_id, checkpoint_ns, checkpoint_id collate "C" desc
          ),
-         -- From each head along the parents, as long as a delta channel has not met a stored value; union, not union all,
-         -- so that a circle of parents ends.
-         chain as (
-           select c.thread_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id,
-                  ${openChannels(
-                    `array(select jsonb_object_keys(
-                             case jsonb_typeof(c.metadata -> 'counters_since_delta_snapshot')
-                               when 'object' then c.metadata -> 'counters_since_delta_snapshot'
-                             end))`,
-                    blobs,
-                  )} as open
-             from head
-             join ${checkpoints} c using (thread_id, checkpoint_ns, checkpoint_id)
-            union
-           select c.thread_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id,
-                  ${openChannels('chain.open', blobs)}
-             from chain
-            cross join lateral (select *
-                                  from ${checkpoints} p
-                                 where p.thread_id = chain.thread_id and p.checkpoint_ns = chain.checkpoint_ns
-                                   and p.checkpoint_id = chain.parent_checkpoint_id
-                                 limit 1) as c
-            where cardinality(chain.open) > 0
-         ),
+         chain as (${deltaChains(this.tables)}),
          kept as materialized (
            select thread_id, checkpoint_ns, checkpoint_id from chain
             union
@@ -160,15 +138,25 @@ export class ThreadRepository {
             using deleted d
             where w.thread_id = d.thread_id and w.checkpoint_ns = d.checkpoint_ns and w.checkpoint_id = d.checkpoint_id
          )
+         -- Of each key that is kept or a parent's, whether it is kept: sorted, not joined, as chains may be long and are
+         -- taken to be short, and then all pairs of them would be compared.
          update ${checkpoints} c
             set parent_checkpoint_id = null
-           from kept k
-          where c.thread_id = k.thread_id and c.checkpoint_ns = k.checkpoint_ns and c.checkpoint_id = k.checkpoint_id
-            and c.parent_checkpoint_id is not null
-            and not exists (select 1
-                              from kept p
-                             where p.thread_id = c.thread_id and p.checkpoint_ns = c.checkpoint_ns
-                               and p.checkpoint_id = c.parent_checkpoint_id)`,
+           from (select key.thread_id, key.checkpoint_ns, key.child,
+                        pg_catalog.bool_or(key.child is null)
+                          over (partition by key.thread_id, key.checkpoint_ns, key.checkpoint_id) as is_kept
+                   from (select thread_id, checkpoint_ns, checkpoint_id, null as child from kept
+                          union all
+                         select k.thread_id, k.checkpoint_ns, child.parent_checkpoint_id, k.checkpoint_id
+                           from kept k
+                          cross join lateral (select *
+                                                from ${checkpoints} found
+                                               where found.thread_id = k.thread_id and found.checkpoint_ns = k.checkpoint_ns
+                                                 and found.checkpoint_id = k.checkpoint_id
+                                               limit 1) as child
+                          where child.parent_checkpoint_id is not null) as key) as parent
+          where c.thread_id = parent.thread_id and c.checkpoint_ns = parent.checkpoint_ns
+            and c.checkpoint_id = parent.child and not parent.is_kept`,
         [ids],
       );
       await this.deleteOrphanedBlobs(query, ids);
@@ -331,19 +319,4 @@ function inUse(error: unknown): never {
 function nothingIfInUse(error: unknown): StoredThreadId[] {
   if (error instanceof InUseError) return [];
   throw error;
-}
-
-/** SQL: those of the channels for which the checkpoint `c` stores no value, neither as a blob nor inline. */
-export function openChannels(channels: string, blobs: string): string {
-  return `array(
-    select wanted.channel
-      from unnest(${channels}) as wanted (channel)
-     where coalesce(jsonb_typeof(c.checkpoint -> 'channel_values' -> wanted.channel), 'null') = 'null'
-       -- Not as a join, which may read all blobs of the thread: a look-up.
-       and (select b.type <> 'empty'
-              from ${blobs} b
-             where b.thread_id = c.thread_id and b.checkpoint_ns = c.checkpoint_ns
-               and b.channel = wanted.channel
-               and b.version = c.checkpoint -> 'channel_versions' ->> wanted.channel
-             limit 1) is not true)`;
 }

@@ -132,6 +132,11 @@ export class Database implements OnApplicationShutdown {
     return this.inTurn(thread, () => work(transaction));
   }
 
+  /** Runs statements that read from one snapshot. */
+  snapshot<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
+    return this.inTurn(thread, () => this.retry(() => this.attempt(work, 'repeatable read, read only')));
+  }
+
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
   merge<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
     return this.queue.add(kind, thread, request, currentCaller());
@@ -191,11 +196,11 @@ export class Database implements OnApplicationShutdown {
     return name;
   }
 
-  private async attempt<T>(work: (query: Query) => Promise<T>): Promise<T> {
+  private async attempt<T>(work: (query: Query) => Promise<T>, mode = 'read committed'): Promise<T> {
     const client = await this.pool.connect();
     let isCommitted = false;
     try {
-      await client.query('begin isolation level read committed');
+      await client.query(`begin isolation level ${mode}`);
       const result = await work(async (sql, values) => (await client.query(sql, values)).rows as never);
       await client.query('commit');
       isCommitted = true;

@@ -1,13 +1,21 @@
+import { setImmediate } from 'node:timers/promises';
 import { ApiProperty } from '@nestjs/swagger';
-import type { ChannelHistory } from '../checkpoint.js';
+import { type ChannelHistory, type HistoryWrite, MAX_DELTA_CHANNELS } from '../checkpoint.js';
 import type { DeltaChannelHistoryInput } from '../use-cases/delta-channel-history.use-case.js';
 import { LatestOrKeyDto } from './checkpoint-key.dto.js';
 import { IsTextList } from './fields.js';
 import { text } from './tuple.response.js';
 
+/** Some 10 ms of work. */
+const WRITES_AT_ONCE = 10_000;
+
 export class DeltaChannelHistoryRequest extends LatestOrKeyDto {
-  @ApiProperty({ type: [String] })
-  @IsTextList()
+  @ApiProperty({
+    type: [String],
+    maxItems: MAX_DELTA_CHANNELS,
+    description: 'One that is there twice counts once',
+  })
+  @IsTextList(MAX_DELTA_CHANNELS)
   channels!: string[];
 
   toInput(): DeltaChannelHistoryInput {
@@ -38,17 +46,33 @@ export class ChannelHistoryResponse {
   })
   seed?: object;
 
-  static json(histories: Map<string, ChannelHistory>): string {
-    const members = [...histories].map(([channel, { writes, seed }]) => {
-      const list = writes.map(
-        ({ checkpointId, taskId, idx, type, blob, taskPath }) =>
-          `{"checkpoint_id":${text(checkpointId)},"task_id":${text(taskId)},"idx":${idx},"type":${text(type)}` +
-          `,"blob":"${blob}","task_path":${text(taskPath)}}`,
+  /** Others get their turn meanwhile: a history may have many writes. */
+  static async json(histories: Map<string, ChannelHistory>): Promise<string> {
+    const members: string[] = [];
+    for (const [channel, { writes, seed }] of histories) {
+      const parts: string[] = [];
+      for (let at = 0; at < writes.length; at += WRITES_AT_ONCE) {
+        if (at > 0) await setImmediate();
+        parts.push(
+          writes
+            .slice(at, at + WRITES_AT_ONCE)
+            .map(writeJson)
+            .join(),
+        );
+      }
+      members.push(
+        `${text(channel)}:{"writes":[${parts.join()}]${seed === null ? '' : `,"seed":${seedJson(seed)}`}}`,
       );
-      return `${text(channel)}:{"writes":[${list.join()}]${seed === null ? '' : `,"seed":${seedJson(seed)}`}}`;
-    });
+    }
     return `{${members.join()}}`;
   }
+}
+
+function writeJson({ checkpointId, taskId, idx, type, blob, taskPath }: HistoryWrite): string {
+  return (
+    `{"checkpoint_id":${text(checkpointId)},"task_id":${text(taskId)},"idx":${idx},"type":${text(type)}` +
+    `,"blob":"${blob}","task_path":${text(taskPath)}}`
+  );
 }
 
 function seedJson(seed: NonNullable<ChannelHistory['seed']>): string {

@@ -112,9 +112,12 @@ export function IsIdList(): PropertyDecorator {
   );
 }
 
-/** An array of texts that Postgres can store. */
-export function IsTextList(): PropertyDecorator {
-  return Check('isTextList', (value) => listFault(value, textFault));
+/** An array of at most so many different texts that Postgres can store. */
+export function IsTextList(max: number): PropertyDecorator {
+  return Check('isTextList', (value) => {
+    const isLonger = Array.isArray(value) && value.length > max && new Set(value).size > max;
+    return isLonger ? `must not hold more than ${max} of them` : listFault(value, textFault);
+  });
 }
 
 /** An array of some of these words; becomes a list of those that it names, once each and in the order of `words`. */

@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import { Settings } from '../../config/env.js';
 import { CheckpointRepository } from '../checkpoint.repository.js';
 import type { ChannelHistory } from '../checkpoint.js';
 import type { StoredThreadId } from '../tenant.js';
@@ -13,15 +14,14 @@ export interface DeltaChannelHistoryInput {
 
 @Injectable()
 export class DeltaChannelHistoryUseCase {
-  constructor(private readonly checkpoints: CheckpointRepository) {}
+  constructor(
+    private readonly checkpoints: CheckpointRepository,
+    private readonly settings: Settings,
+  ) {}
 
-  /** What each channel is rebuilt from; without writes and seed where the checkpoint or its ancestors are not there. */
-  execute({
-    threadId,
-    checkpointNs,
-    checkpointId,
-    channels,
-  }: DeltaChannelHistoryInput): Promise<Map<string, ChannelHistory>> {
-    return this.checkpoints.findChannelHistories(threadId, checkpointNs, checkpointId, channels);
+  /** What each channel is rebuilt from; without writes and seed where the checkpoint or its ancestors are not there. @throws LimitExceededError */
+  execute(input: DeltaChannelHistoryInput): Promise<Map<string, ChannelHistory>> {
+    const { tupleLimitBytes: bytes, statementTimeoutMs: milliseconds } = this.settings;
+    return this.checkpoints.findChannelHistories(input, { bytes, milliseconds });
   }
 }
