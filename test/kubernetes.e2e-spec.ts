@@ -118,7 +118,7 @@ describe('the Kubernetes manifests', () => {
 
   it('give a pod the memory that it may need for what is in flight', () => {
     const [, gibibytes] = /^(\d+)Gi$/.exec(container.resources.limits.memory) ?? [];
-    expect(100e6 + 3 * settings.inflightBytes).toBeLessThan(Number(gibibytes) * 2 ** 30);
+    expect(100e6 + 2 * 3 * settings.inflightBytes).toBeLessThan(Number(gibibytes) * 2 ** 30);
   });
 
   it('give a probe more time than the answer takes', () => {

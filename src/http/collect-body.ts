@@ -126,7 +126,7 @@ class Collector {
         return;
       }
     }
-    this.keep(chunk);
+    this.keepOrStop(chunk);
   };
 
   private goOn(chunk: Buffer, error: Error | undefined): void {
@@ -135,8 +135,18 @@ class Collector {
       this.stop(error);
       return;
     }
-    this.keep(chunk);
-    this.source.resume();
+    if (this.keepOrStop(chunk)) this.source.resume();
+  }
+
+  /** Memory that the system does not give is this request's fault alone. */
+  private keepOrStop(chunk: Buffer): boolean {
+    try {
+      this.keep(chunk);
+      return true;
+    } catch (error) {
+      this.stop(error);
+      return false;
+    }
   }
 
   private keep(chunk: Buffer): void {

@@ -81,10 +81,15 @@ export class ExactRoutesAdapter extends ExpressAdapter {
       void route.handler(request, response, () => undefined);
       return;
     }
-    middleware(request, response, (error) => {
-      if (error === undefined) this.run(at + 1, route, request, response);
-      else answerProblem(error, response);
-    });
+    try {
+      middleware(request, response, (error) => {
+        if (error === undefined) this.run(at + 1, route, request, response);
+        else answerProblem(error, response);
+      });
+    } catch (error) {
+      // Whoever called it may have nobody who catches, and one request would end the process.
+      answerProblem(error, response);
+    }
   }
 
   override reply(response: ServerResponse, body: unknown, status?: number): void {
