@@ -200,8 +200,12 @@ describe('over INFLIGHT_BYTES', () => {
   });
 
   it('no more than QUEUE_MAX wait, each for QUEUE_WAIT_MS', async () => {
-    app = await startApp({ INFLIGHT_BYTES: String(MIB), QUEUE_MAX: '1', QUEUE_WAIT_MS: '1500' });
-    const first = await begin(aBody(MIB));
+    const settings = { INFLIGHT_BYTES: String(MIB), QUEUE_MAX: '1', QUEUE_WAIT_MS: '3000' };
+    app = await startApp({ ...settings, MIN_BYTES_PER_SECOND: '0' });
+    const body = aBody(MIB);
+    let at = body.length - 100;
+    const client = (await open()).post('put', `Content-Length: ${body.length}`).write(body.subarray(0, at));
+    const trickle = setInterval(() => client.write(body.subarray(at, (at += 1))), 200);
     while (app.received() < 1) await delay(5);
     const second = app.post('put', aBody(MIB).toString());
     while (app.received() < 2) await delay(5);
@@ -211,8 +215,9 @@ describe('over INFLIGHT_BYTES', () => {
     expect(refused.headers['retry-after']).toBe('1');
     await isAnswered();
     expect(await second).toMatchObject({ status: 503, json: { type: '/problems/queue-timeout' } });
-    first.finish();
-    expect(await first.client.status()).toBe(200);
+    clearInterval(trickle);
+    client.write(body.subarray(at));
+    expect(await client.status()).toBe(200);
     await isAnswered();
   });
 

@@ -169,6 +169,7 @@ class Collector {
     this.isOver = true;
     const whole = this.bytes.subarray(0, this.received);
     this.bytes = NOTHING; // the request would keep it, with its listeners, until it is answered
+    this.close();
     this.done(undefined, whole);
   };
 
@@ -176,17 +177,22 @@ class Collector {
     this.stop({ status: 400, message });
   };
 
+  /** What comes behind the end of a compressed body is thrown away: left there, it would keep the connection from going on. */
+  private close(): void {
+    const { request, inflater } = this;
+    if (inflater === null) return;
+    request.unpipe(inflater);
+    inflater.off('error', this.broken).on('error', () => undefined);
+    inflater.close();
+    request.resume();
+  }
+
   private stop(error: unknown): void {
     if (this.isOver) return;
     this.isOver = true;
-    const { request, inflater, source } = this;
-    source.off('data', this.take).off('end', this.end);
-    if (inflater !== null) {
-      request.unpipe(inflater);
-      inflater.off('error', this.broken).on('error', () => undefined);
-      inflater.close();
-    }
-    request.resume();
+    this.source.off('data', this.take).off('end', this.end);
+    this.close();
+    this.request.resume();
     this.bytes = NOTHING;
     this.done(error);
   }

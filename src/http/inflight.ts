@@ -12,8 +12,8 @@ const ANSWER_SHARE = 1 / 4;
 /** Smaller answers are not counted: as many are with Node and the kernel. */
 const COUNTED_ANSWER_BYTES = 16 * 1024;
 /**
- * While others wait for memory, a client that holds much has so long to get on, or half of `QUEUE_WAIT_MS` when that is
- * longer, and has to move so many times faster: as fast as the longest body has to within `BODY_TIMEOUT_MS`.
+ * While others wait for memory, a client has so long to get on, or half of `QUEUE_WAIT_MS` when that is longer, and has to
+ * take an answer so many times faster: as fast as the longest body has to come within `BODY_TIMEOUT_MS`.
  */
 const PRESSED_MS = 1000;
 const PRESSED_RATE = 8;
@@ -159,7 +159,7 @@ export class Inflight {
       const { arrivedBytes } = share;
       if (!share.isReading || share.waiting !== null) share.paceAt = 0;
       else {
-        this.pace(share, arrivedBytes, share.bodyBytes, this.bodies.isWaitedFor(share), now);
+        this.pace(share, arrivedBytes, share.bodyBytes, this.bodies.isWaitedFor(share), 1, now);
         const isFast = arrivedBytes - share.sweptBytes >= this.grantBytes;
         if (!isFast || arrivedBytes === share.sweptBytes) this.bodies.takeBack(share);
       }
@@ -171,7 +171,8 @@ export class Inflight {
       if (socket === undefined || socket.writableLength === 0) share.paceAt = 0;
       else {
         const written = socket.bytesWritten - socket.writableLength;
-        this.pace(share, written, share.answerBytes, this.areAnswersHeld(share), now);
+        const isHeld = this.areAnswersHeld(share);
+        this.pace(share, written, share.answerBytes, isHeld, isHeld ? PRESSED_RATE : 1, now);
       }
     }
     if (!this.bodies.isEmpty || this.answering.size > 0) return;
@@ -181,12 +182,19 @@ export class Inflight {
   }
 
   /** Cuts off a connection that has moved too little for too long. */
-  private pace(share: Share, moved: number, held: number, isPressed: boolean, now: number): void {
+  private pace(
+    share: Share,
+    moved: number,
+    held: number,
+    isPressed: boolean,
+    factor: number,
+    now: number,
+  ): void {
     const { stallTimeoutMs, queueWaitMs, minBytesPerSecond } = this.settings;
     const window = isPressed
       ? Math.min(stallTimeoutMs, Math.max(PRESSED_MS, queueWaitMs / 2))
       : stallTimeoutMs;
-    const rate = minBytesPerSecond * (isPressed ? PRESSED_RATE : 1);
+    const rate = minBytesPerSecond * factor;
     const least = held > SMALL_BODY_BYTES ? Math.max(1, (rate * window) / 1000) : 1;
     if (share.paceAt === 0 || moved - share.paceBytes >= least) {
       share.paceBytes = moved;
