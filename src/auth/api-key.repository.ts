@@ -100,20 +100,21 @@ export class ApiKeyRepository {
 
   /** Stores a new key; a repeat stores it once. */
   async insert(key: NewKey & { tenant: string; name: string; scopes: Scope[] }): Promise<ApiKeyRecord> {
-    const [row] = await this.database.query<Row>(
+    const [row] = await this.change<Row>(
       key.id,
       `insert into ${this.keys} as k (id, tenant, name, scopes, hash, expires_at)
        values ($1, $2, $3, $4, $5, pg_catalog.now() + $6::float8 * interval '1 second')
            on conflict (id) do update set id = excluded.id
        returning ${COLUMNS}`,
       [key.id, key.tenant, key.name, key.scopes, key.hash, key.expiresInSeconds],
+      { made: key.id },
     );
     return toRecord(row as Row);
   }
 
   /** The key's end, unless it was revoked before. False: the tenant (null: any) has no such key. May be repeated. */
   async revoke(id: string, tenant: string | null): Promise<boolean> {
-    const rows = await this.database.query(
+    const rows = await this.change(
       id,
       `update ${this.keys}
           set revoked_at = coalesce(revoked_at, pg_catalog.now())
@@ -134,7 +135,7 @@ export class ApiKeyRepository {
     tenant: string | null,
     { key, graceSeconds }: Rotation,
   ): Promise<ApiKeyRecord | null> {
-    const [row] = await this.database.query<Row>(
+    const [row] = await this.change<Row>(
       id,
       `insert into ${this.keys} as k (id, tenant, name, scopes, hash, expires_at, replaces, grace_until)
        select $3, old.tenant, old.name, old.scopes, $4,
@@ -147,6 +148,7 @@ export class ApiKeyRepository {
            on conflict (id) do update set id = excluded.id
        returning ${COLUMNS}`,
       [id, tenant, key.id, key.hash, key.expiresInSeconds, graceSeconds],
+      { made: key.id },
     );
     return row === undefined ? null : toRecord(row);
   }
@@ -175,6 +177,15 @@ export class ApiKeyRepository {
         where k.id = r.id`,
       [id],
     );
+  }
+
+  /** Changes keys, and writes to the audit log that it does, unless there was none to change. */
+  private change<Row>(id: string, sql: string, values: unknown[], detail?: object): Promise<Row[]> {
+    return this.database.transaction(id, async (query, record) => {
+      const rows = await query<Row>(sql, values);
+      if (rows.length > 0) await record(detail);
+      return rows;
+    });
   }
 }
 

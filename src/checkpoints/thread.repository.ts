@@ -216,11 +216,11 @@ export class ThreadRepository {
 
   /** Does it to each thread, in one turn. */
   private async forEach(threadIds: StoredThreadId[], deed: Deed): Promise<void> {
-    const left = new Set(threadIds.toSorted());
+    const sorted = threadIds.toSorted();
     const detailOf = (ids: StoredThreadId[]) =>
       threadIds.length === 1 ? undefined : { thread_ids: ids.map(callersThreadId) };
     await this.database.transactions(threadIds[0] ?? '', (transaction) =>
-      inBatches(transaction, left, deed, detailOf),
+      inBatches(transaction, new Set(sorted), deed, detailOf),
     );
   }
 
