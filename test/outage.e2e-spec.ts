@@ -119,18 +119,69 @@ describe('when the database goes away', () => {
     for (const answer of answers) expect((await answer).status).toBe(200);
   });
 
-  it('a statement that the server is at may be silent for as long as it takes', async () => {
-    await start({ DATABASE_POOL_MAX: '2' });
-    await database.sql('begin');
-    await database.sql('lock table checkpoints');
-    const answer = app.post('put', aPut());
-    await untilBlocked(1);
-    const [before] = await database.sql(`select pid ${ours} and wait_event_type = 'Lock'`);
-    await delay(7000); // longer than a silence is believed
-    await database.sql('select pg_stat_clear_snapshot()');
-    expect(await database.sql(`select pid ${ours} and wait_event_type = 'Lock'`)).toEqual([before]);
-    await database.sql('commit');
-    expect((await answer).status).toBe(200);
+  /** From now on a store of that thread takes so many seconds, with nothing locked. */
+  const delayStoresOf = async (thread: string, seconds: number) => {
+    await database.sql(`create or replace function slow() returns trigger language plpgsql as
+      $$ begin
+           if new.thread_id like '%${thread}' then perform pg_catalog.pg_sleep(${seconds}); end if;
+           return new;
+         end $$`);
+    await database.sql(
+      'create or replace trigger slow before insert on checkpoints for each row execute function slow()',
+    );
+  };
+  const sleepers = () => database.sql<{ pid: number }>(`select pid ${ours} and wait_event = 'PgSleep'`);
+  const untilAsleep = async () => {
+    for (;;) {
+      await database.sql('select pg_stat_clear_snapshot()');
+      const [sleeper] = await sleepers();
+      if (sleeper !== undefined) return sleeper;
+      await delay(20);
+    }
+  };
+
+  it.each(['on', 'off'])(
+    'a statement that the server is at may be silent for as long as it takes, with track_activities %s',
+    async (trackActivities) => {
+      await start({ DATABASE_POOL_MAX: '2' });
+      await database.sql(
+        `do $$ begin
+           execute format('alter database %I set track_activities = ${trackActivities}', current_database());
+         end $$`,
+      );
+      await database.sql(`select pg_terminate_backend(pid) ${ours}`);
+      await delayStoresOf('slow', 12);
+      const answer = app.post('put', aPut({ thread_id: 'slow' }));
+      const before = await untilAsleep();
+      await delay(9000); // longer than a silence is believed, twice
+      await database.sql('select pg_stat_clear_snapshot()');
+      expect(await sleepers()).toEqual([before]);
+      expect((await answer).status).toBe(200);
+    },
+  );
+
+  it('time is told by a clock that nobody sets back', async () => {
+    await start({ OUTAGE_WAIT_MS: '2000', QUEUE_WAIT_MS: '500', DATABASE_POOL_MAX: '1' });
+    expect((await app.post('put', aPut({ thread_id: 'a' }))).status).toBe(200);
+    const { now } = Date;
+    shut();
+    const [first, second] = [app.post('put', aPut()), app.post('list', {})];
+    await delay(200);
+    Date.now = () => now() - 3_600_000;
+    try {
+      for (const answer of await Promise.all([first, second])) {
+        expect(answer).toMatchObject({ status: 503, json: { type: '/problems/database-unavailable' } });
+      }
+      reopen();
+      // Connections that go silent are found out, too.
+      expect((await app.post('put', aPut({ thread_id: 'a' }))).status).toBe(200);
+      network.loseConnections();
+      const again = app.post('put', aPut({ thread_id: 'a' })).then(({ status }) => status);
+      while (network.silent > 0) await delay(20);
+      expect([200, 503]).toContain(await again);
+    } finally {
+      Date.now = now;
+    }
   });
 
   // A pooler keeps the number of the server's process to itself.
@@ -160,6 +211,28 @@ describe('when the database goes away', () => {
     await database.sql('commit');
     expect((await answer).status).toBe(200);
   });
+
+  itDirectly.each(['reset', 'silent'])(
+    'a store that was given up, its connection %s, is not carried out after what came then',
+    async (how) => {
+      await start({ OUTAGE_WAIT_MS: '100', DATABASE_POOL_MAX: '3' });
+      expect((await app.post('put', aPut({ thread_id: 'other' }))).status).toBe(200);
+      await delayStoresOf('slow', 20);
+      const given = app.post('put', aPut({ thread_id: 'slow' }));
+      await untilAsleep();
+      // The server does not hear of it.
+      network.loseConnections();
+      if (how === 'reset') network.dropNearEnds();
+      expect((await given).status).toBe(503);
+      await database.sql('drop trigger slow on checkpoints');
+      let deleted = await app.post('delete-thread', { thread_id: 'slow' });
+      while (deleted.status === 503) deleted = await app.post('delete-thread', { thread_id: 'slow' });
+      expect(deleted.status).toBe(204);
+      await database.sql('select pg_stat_clear_snapshot()');
+      expect(await sleepers()).toEqual([]);
+      expect(await database.sql(`select from checkpoints where thread_id = 'slow'`)).toEqual([]);
+    },
+  );
 
   it('what waited through an outage has its turn after it', async () => {
     await start({ DATABASE_POOL_MAX: '1', QUEUE_WAIT_MS: '1500', OUTAGE_WAIT_MS: '20000' });

@@ -11,6 +11,7 @@ export type ProblemCode =
   | 'limit-exceeded'
   | 'queue-full'
   | 'queue-timeout'
+  | 'statement-too-large'
   | 'database-unavailable';
 
 /** Something that was refused, in words that may be shown to the caller. */
@@ -130,4 +131,12 @@ export class QueueTimeoutError extends DomainError {
 /** The database could not be reached for as long as a request may wait. */
 export class DatabaseUnavailableError extends DomainError {
   readonly code = 'database-unavailable';
+}
+
+/** Postgres ended the statement after `STATEMENT_TIMEOUT_MS`. Nothing was done. */
+export class StatementTimeoutError extends DatabaseUnavailableError {}
+
+/** What the request asks for is more than Postgres holds in one value, so that it can never be carried out. */
+export class StatementTooLargeError extends DomainError {
+  readonly code = 'statement-too-large';
 }

@@ -1,7 +1,8 @@
 import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { Client, type ClientConfig, Query, type QueryConfig } from 'pg';
+import { type ClientConfig, Query, type QueryConfig } from 'pg';
 import { parse } from 'pg-protocol';
+import { PreparedClient } from './prepared-client.js';
 
 const OIDS = { int4: 23, bytea: 17 };
 const DATA_ROW = 0x44;
@@ -35,6 +36,7 @@ interface Connection {
   submittedNamedStatements: Record<string, string | undefined>;
   /** Added here: how the rows of prepared statements are read. */
   decoders: Map<string, Decoder[]>;
+  touch: (name?: string) => void;
   attachListeners: (stream: Duplex) => void;
   parse: (message: { name: string; text: string }) => void;
   bind: (message: Bind) => void;
@@ -64,7 +66,7 @@ export type Value = string | number | Buffer | null;
  * whose line breaks are then removed: 8 MB take Node 54 ms so, and 1.4 ms here; 2 KB 1.0 and 0.2 µs. What is large is not
  * copied: pg doubles its buffer until a row fits, and copies a parameter twice.
  */
-export class BinaryClient extends Client {
+export class BinaryClient extends PreparedClient {
   constructor(config?: ClientConfig & { maxRowBytes?: number }) {
     super(config);
     const { connection } = this as unknown as { connection: Connection };
@@ -74,14 +76,17 @@ export class BinaryClient extends Client {
       listen(connection, stream, config?.maxRowBytes ?? Infinity);
     };
     connection.bind = (message) => {
-      if (message.values?.some((value) => value instanceof Pieces)) bindPieces(connection, message);
-      else bind.call(connection, message);
+      if (message.values?.some((value) => value instanceof Pieces)) {
+        connection.touch(message.statement);
+        bindPieces(connection, message);
+      } else bind.call(connection, message);
     };
   }
 }
 
 /** What is asked after Bind: to describe the rows (D), to execute (E), to end what belongs together (S). */
 const EXECUTE = Buffer.from('450000000900000000005300000004', 'hex');
+const EXECUTE_FIRST = EXECUTE.subarray(0, 10);
 const DESCRIBE = Buffer.concat([Buffer.from('44000000065000', 'hex'), EXECUTE]);
 
 /**
@@ -93,9 +98,14 @@ export class Statement {
   readonly rows: Value[][] = [];
   /** pg's, called once. */
   callback: ((error: Error | null, result?: Statement) => void) | undefined;
+  /** It failed before it was known whether its name is prepared: the connection is of no more use. */
+  leavesDoubt = false;
   private decoders: Decoder[] | undefined;
   private fault: Error | null = null;
   private bytes = 0;
+  private isPrepared = true;
+  /** What comes is the answer to `before`. */
+  private isBefore: boolean;
 
   constructor(
     /** Of one that is to stay prepared. */
@@ -104,16 +114,26 @@ export class Statement {
     private readonly values: Parameter[],
     /** Rows beyond them are read and forgotten, and the statement fails with a `TooManyBytesError`. */
     private readonly maxBytes = Infinity,
-  ) {}
+    /** A statement that goes first, in the same transaction, and whose rows nobody reads; '': none. */
+    private readonly before = '',
+  ) {
+    this.isBefore = before !== '';
+  }
 
   submit(connection: Connection): void {
     const { name = '', text, values } = this;
     const { stream, parsedStatements, submittedNamedStatements } = connection;
     this.decoders = connection.decoders.get(name);
     stream.cork();
+    if (this.before !== '') {
+      connection.parse({ name: '', text: this.before });
+      connection.bind({ portal: '', statement: '', values: [], binary: true, valueMapper: asItIs });
+      if (stream.writable) stream.write(EXECUTE_FIRST);
+    }
     if (name === '' || (parsedStatements[name] ?? submittedNamedStatements[name]) === undefined) {
       connection.parse({ name, text });
       if (name !== '') submittedNamedStatements[name] = text;
+      this.isPrepared = false;
     }
     connection.bind({ portal: '', statement: name, values, binary: true, valueMapper: asItIs });
     if (stream.writable) stream.write(this.decoders === undefined ? DESCRIBE : EXECUTE);
@@ -125,6 +145,7 @@ export class Statement {
   }
 
   handleDataRow(row: DataRow | LostRow): void {
+    if (this.isBefore) return;
     this.bytes += row.length;
     if (this.bytes > this.maxBytes) {
       this.rows.length = 0;
@@ -145,6 +166,7 @@ export class Statement {
   }
 
   handleError(error: Error): void {
+    this.leavesDoubt = this.before !== '' && !this.isPrepared;
     this.callback?.(error);
   }
 
@@ -152,7 +174,10 @@ export class Statement {
     connection.sendCopyFail('no statement of this service copies');
   }
 
-  handleCommandComplete(): void {}
+  handleCommandComplete(): void {
+    this.isBefore = false;
+  }
+
   handleEmptyQuery(): void {}
   handlePortalSuspended(): void {}
   handleCopyData(): void {}

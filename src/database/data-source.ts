@@ -14,13 +14,18 @@ import { AddKeyRotation1764000000006 } from './migrations/1764000000006-add-key-
 import { QualifyKeyTrigger1764000000007 } from './migrations/1764000000007-qualify-key-trigger.js';
 import { AddAuditDeed1764000000008 } from './migrations/1764000000008-add-audit-deed.js';
 import { BinaryClient } from './binary-client.js';
+import { PreparedClient } from './prepared-client.js';
 import { APPLICATION_NAME, type Server } from './server.js';
+import { optionsOf, SESSION, withOptions } from './session.js';
 
 /** TypeORM's own table, under a name that no other program's can meet. */
 export const MIGRATIONS_TABLE = 'checkpoint_backend_migrations';
 
 /** A server that needs longer is taken for unreachable, and asked again. */
 const CONNECT_TIMEOUT_MS = 5000;
+
+/** How often Postgres looks, while it is at a statement, whether the instance that sent it has died. */
+const LOSS_CHECK_MS = 2000;
 
 /** Append only: released migrations are never edited. */
 const MIGRATIONS = [
@@ -44,9 +49,10 @@ export function dataSourceOptions(
   databaseUrl: string,
   server?: Server,
 ): DataSourceOptions {
+  const { url, options } = sessionOf(settings, databaseUrl, server);
   return {
     type: 'postgres',
-    url: databaseUrl,
+    url,
     ssl: settings.databaseSsl,
     schema: settings.databaseSchema,
     entities: [CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity, ApiKeyEntity],
@@ -61,8 +67,12 @@ export function dataSourceOptions(
     poolErrorHandler: () => undefined,
     extra: {
       ...timeoutOf(settings, server),
+      options,
+      before: server?.before ?? '',
       keepAlive: true,
-      ...(settings.fastPath && { Client: BinaryClient, maxRowBytes: settings.tupleLimitBytes }),
+      ...(settings.fastPath
+        ? { Client: BinaryClient, maxRowBytes: settings.tupleLimitBytes }
+        : { Client: PreparedClient }),
     },
   };
 }
@@ -72,10 +82,34 @@ export function isPooled({ extra }: DataSourceOptions): boolean {
   return !('statement_timeout' in (extra as object));
 }
 
+/** SQL that has to go in front of each statement; '' when there is none. */
+export function beforeOf({ extra }: DataSourceOptions): string {
+  return (extra as { before: string }).before;
+}
+
 /** How long a statement may take, in milliseconds. */
 export function statementTimeoutOf({ extra }: DataSourceOptions): number {
   const { statement_timeout: ours, query_timeout: given, role_timeout: roles } = extra as Timeout;
   return ours ?? given ?? roles ?? Infinity;
+}
+
+/** Where a pooler drops what a session is told, the URL stays as it is. */
+function sessionOf(
+  { statementTimeoutMs }: Settings,
+  databaseUrl: string,
+  server?: Server,
+): { url: string; options?: string } {
+  if (server?.isPooled === true) return { url: databaseUrl };
+  const { url, options } = withOptions(
+    databaseUrl,
+    optionsOf({
+      ...SESSION,
+      // A transaction whose instance has stopped in the middle of it keeps its locks for so long.
+      idle_in_transaction_session_timeout: statementTimeoutMs,
+      ...(server?.noticesLoss === true && { client_connection_check_interval: LOSS_CHECK_MS }),
+    }),
+  );
+  return { url, options };
 }
 
 /** Two of them pg knows; the third is a note for `statementTimeoutOf`. */

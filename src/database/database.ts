@@ -1,9 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
-import type { Pool } from 'pg';
+import type { Pool, PoolClient, QueryConfig } from 'pg';
 import { DataSource } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
-import { DatabaseUnavailableError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
+import {
+  DatabaseUnavailableError,
+  QueueTimeoutError,
+  StatementTimeoutError,
+  StatementTooLargeError,
+} from '../checkpoints/checkpoint.errors.js';
 import { Settings } from '../config/env.js';
 import { currentCaller } from '../http/caller.js';
 import { Inflight } from '../http/inflight.js';
@@ -12,16 +17,23 @@ import { TRACING, type Tracing } from '../tracing/tracing.js';
 import {
   type Fault,
   faultOf,
+  isAnswer,
   isCanceled,
   isDiskFull,
+  isForgotten,
   isOutage,
+  isOutOfMemory,
   isPassing,
   isReadOnly,
+  isStalePlan,
+  isTooLarge,
+  leavesSession,
   sqlStateClassOf,
 } from './faults.js';
 import { BoundedQuery, type Parameter, Statement, TooManyBytesError } from './binary-client.js';
-import { statementTimeoutOf } from './data-source.js';
-import { type Kind, RequestQueue } from './request-queue.js';
+import { beforeOf, isPooled, statementTimeoutOf } from './data-source.js';
+import { StatementNames } from './prepared-client.js';
+import { type Kind, type Mode, RequestQueue } from './request-queue.js';
 import { Watchdog } from './watchdog.js';
 
 /** Runs one statement of a transaction. */
@@ -33,11 +45,19 @@ export type Transaction = <T>(work: (query: Query, record: Record) => Promise<T>
 
 const FIRST_DELAY_MS = 50;
 const MAX_DELAY_MS = 1000;
-/** Statements that keep their plan on a connection. `list` alone has hundreds of forms, most of which nobody asks for. */
-const MAX_PREPARED = 64;
+
+/** What pg is asked, and what it answers. */
+type Asked = Statement | BoundedQuery | QueryConfig;
+interface Answered {
+  rows: unknown[];
+}
+
+type Work = (mode: Mode) => Promise<void>;
 
 /** Requests that are not merged: each brings its own work. */
-const SINGLE: Kind<() => Promise<void>> = { run: async ([work]) => work?.() };
+const SINGLE: Kind<Work> = { run: async ([work], mode) => work?.(mode) };
+/** Those whose statements lock what others of their thread need. */
+const TRANSACTION: Kind<Work> = { ...SINGLE, isSerial: true };
 
 /**
  * Runs statements on the pool, behind the queue. Every statement of the service may be repeated with the same result, so
@@ -47,13 +67,16 @@ const SINGLE: Kind<() => Promise<void>> = { run: async ([work]) => work?.() };
 export class Database implements OnApplicationShutdown {
   private readonly logger = new Logger('database');
   private readonly queue: RequestQueue;
-  private readonly names = new Map<string, string>();
+  private readonly names = new StatementNames();
+  private keepsPrepared: boolean;
+  /** What goes in front of each statement, behind a pooler. */
+  private readonly before: string;
   private readonly watchdog: Watchdog;
   /** How many statements wait to be sent again. */
   private failing = 0;
-  /** When the outage that is on began, and when the last one ended, in `Date.now()`'s milliseconds. */
+  /** When the outage that is on began, and when the last one ended, as `performance.now()` has it. */
   private outageSince: number | null = null;
-  private outageEnd = 0;
+  private outageEnd = -Infinity;
   /** Statements that were sent again during it. */
   private repeats = 0;
   /** When a statement last failed since the disk was full, by the monotonic clock. */
@@ -65,12 +88,15 @@ export class Database implements OnApplicationShutdown {
     private readonly metrics: Metrics,
     @Inject(TRACING) private readonly tracing: Tracing | null,
   ) {
+    this.keepsPrepared = settings.databasePrepared;
+    this.before = beforeOf(dataSource.options);
     const inflight = Inflight.of(settings);
     this.queue = new RequestQueue({
       slots: settings.databasePoolMax,
       max: settings.queueMax,
       tenantSlots: settings.tenantMaxConcurrent,
       waitMs: settings.queueWaitMs,
+      lockWaitMs: settings.statementTimeoutMs,
       giveUp: () => this.giveUp(),
       merge: settings.fastPath && settings.databasePrepared,
       isHeld: (running) => inflight.holdsAnswers(running),
@@ -99,7 +125,7 @@ export class Database implements OnApplicationShutdown {
     inflight.onRoom = () => {
       this.queue.begin();
     };
-    this.watchdog = new Watchdog(this.pool, this.logger);
+    this.watchdog = new Watchdog(this.pool, this.logger, isPooled(dataSource.options));
   }
 
   onApplicationShutdown(): void {
@@ -108,38 +134,52 @@ export class Database implements OnApplicationShutdown {
 
   /** Runs a statement in the thread's turn. @throws QueueFullError, QueueTimeoutError, DatabaseUnavailableError; what the statement did wrong */
   query<Row>(thread: string, sql: string, parameters: unknown[]): Promise<Row[]> {
-    return this.inTurn(thread, async () => {
-      const statement = { name: this.nameOf(sql), text: sql, values: parameters };
-      return (await this.retry(() => this.pool.query(statement))).rows as Row[];
+    return this.inTurn(SINGLE, thread, async () => {
+      const { rows } = await this.retry(() => this.run(this.queryOf(sql, parameters)));
+      return rows as Row[];
     });
   }
 
-  /** Runs statements that belong together, each on a snapshot of its own; all of them are repeated, or none. */
+  /**
+   * Runs statements that belong together, each on a snapshot of its own; all of them are repeated, or none. Those of one
+   * thread go one after the other.
+   */
   transaction<T>(thread: string, work: (query: Query, record: Record) => Promise<T>): Promise<T> {
     return this.transactions(thread, (transaction) => transaction(work));
   }
 
-  /** The same for several transactions, one after the other, in one turn: once it is begun the queue refuses none of them. */
+  /**
+   * The same for several transactions, one after the other, in one turn. When one of them meets a lock, `work` gives its
+   * connection back, and begins anew later: it is then given the results of those that are done, which are not done again.
+   */
   transactions<T>(thread: string, work: (transaction: Transaction) => Promise<T>): Promise<T> {
     const deed = currentCaller()?.deed;
-    let count = 0;
-    const transaction: Transaction = (steps) => {
-      const part = count++;
-      return this.retry(() =>
-        this.attempt((query) => steps(query, async (detail) => deed?.record(query, part, detail))),
-      );
-    };
-    return this.inTurn(thread, () => work(transaction));
+    const done: unknown[] = [];
+    return this.inTurn(TRANSACTION, thread, (mode) => {
+      let count = 0;
+      return work(async <Result>(steps: (query: Query, record: Record) => Promise<Result>) => {
+        const part = count++;
+        if (part === done.length) {
+          const record =
+            (query: Query): Record =>
+            async (detail) =>
+              deed?.record(query, part, detail);
+          done.push(await this.retry(() => this.attempt((query) => steps(query, record(query)), mode)));
+        }
+        return done[part] as Result;
+      });
+    });
   }
 
   /** Runs statements that read from one snapshot. */
   snapshot<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
-    return this.inTurn(thread, () => this.retry(() => this.attempt(work, 'repeatable read, read only')));
+    const isolation = 'repeatable read, read only';
+    return this.inTurn(SINGLE, thread, (mode) => this.retry(() => this.attempt(work, mode, isolation)));
   }
 
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
   merge<Request>(kind: Kind<Request>, thread: string, request: Request): Promise<void> {
-    return this.queue.add(kind, thread, request, currentCaller());
+    return this.queue.add(kind, thread, request, currentCaller()).catch(refused);
   }
 
   /**
@@ -147,11 +187,10 @@ export class Database implements OnApplicationShutdown {
    * a `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError
    */
   async send<Row>(sql: string, values: Parameter[], maxBytes = Infinity): Promise<Row[]> {
-    const name = this.nameOf(sql);
     const { rows } = await this.retry(() =>
       this.settings.fastPath
-        ? this.pool.query<unknown[]>(new Statement(name, sql, values, maxBytes) as never)
-        : this.sendPlainly({ name, text: sql, values, rowMode: 'array' }, maxBytes),
+        ? this.run(new Statement(this.nameOf(sql), sql, values, maxBytes, this.before))
+        : this.sendPlainly(sql, values, maxBytes),
     );
     return rows as Row[];
   }
@@ -161,24 +200,25 @@ export class Database implements OnApplicationShutdown {
     return performance.now() < this.diskFullAt + milliseconds;
   }
 
-  private async sendPlainly(
-    config: ConstructorParameters<typeof BoundedQuery>[0],
-    maxBytes: number,
-  ): Promise<{ rows: unknown[][] }> {
+  private async sendPlainly(sql: string, values: Parameter[], maxBytes: number): Promise<Answered> {
     // A bytea comes as hexadecimal text, twice as long.
-    const query = new BoundedQuery(config, 2 * maxBytes);
-    const result = await this.pool.query<unknown[]>(query as never);
+    const query = new BoundedQuery({ ...this.queryOf(sql, values), rowMode: 'array' }, 2 * maxBytes);
+    const answered = await this.run(query);
     if (query.isOver) throw new TooManyBytesError();
-    return result;
+    return answered;
   }
 
-  private async inTurn<T>(thread: string, work: () => Promise<T>): Promise<T> {
+  private async inTurn<T>(kind: Kind<Work>, thread: string, work: (mode: Mode) => Promise<T>): Promise<T> {
     let result: T | undefined;
-    const carryOut = async () => {
-      result = await work();
+    const carryOut = async (mode: Mode) => {
+      result = await work(mode);
     };
-    await this.queue.add(SINGLE, thread, carryOut, currentCaller());
+    await this.queue.add(kind, thread, carryOut, currentCaller()).catch(refused);
     return result as T;
+  }
+
+  private queryOf(sql: string, values: unknown[]): QueryConfig {
+    return { name: this.before === '' ? this.nameOf(sql) : undefined, text: sql, values };
   }
 
   /** TypeORM's pool itself: what TypeORM does around a statement costs more than the statement takes of this process. */
@@ -187,51 +227,96 @@ export class Database implements OnApplicationShutdown {
   }
 
   private nameOf(sql: string): string | undefined {
-    if (!this.settings.databasePrepared) return undefined;
-    let name = this.names.get(sql);
-    if (name === undefined && this.names.size < MAX_PREPARED) {
-      name = `checkpoint-backend-${this.names.size}`;
-      this.names.set(sql, name);
-    }
-    return name;
+    return this.keepsPrepared ? this.names.nameOf(sql) : undefined;
   }
 
-  private async attempt<T>(work: (query: Query) => Promise<T>, mode = 'read committed'): Promise<T> {
+  /** Not by `Pool.query`, which closes the connection when the statement is refused. */
+  private async run(statement: Asked): Promise<Answered> {
     const client = await this.pool.connect();
-    let isCommitted = false;
+    let isUsable = false;
     try {
-      await client.query(`begin isolation level ${mode}`);
+      const isWhole = this.before === '' || statement instanceof Statement;
+      if (!isWhole) await client.query(`begin; ${this.before}`);
+      const result = await this.ask(client, statement);
+      if (!isWhole) await client.query('commit');
+      isUsable = true;
+      return result;
+    } catch (error) {
+      isUsable = await this.isUsableAfter(error, client, statement);
+      throw error;
+    } finally {
+      client.release(!isUsable);
+    }
+  }
+
+  private ask(client: PoolClient, statement: Asked): Promise<Answered> {
+    return new Promise((resolve, reject) => {
+      client.query(statement as QueryConfig, (error: Error | null | undefined, result: Answered) => {
+        if (error) reject(error);
+        else resolve(result);
+      });
+    });
+  }
+
+  private async isUsableAfter(error: unknown, client: PoolClient, statement?: Asked): Promise<boolean> {
+    const fault = faultOf(error);
+    if (error instanceof TooManyBytesError) return true; // the answer has been read to its end
+    const isLeft = leavesSession(fault) && !(statement instanceof Statement && statement.leavesDoubt);
+    if (!isLeft) {
+      if (!isAnswer(fault) && writes(statement)) this.watchdog.lose(client);
+      return false;
+    }
+    if (statement instanceof Statement || (statement !== undefined && this.before === '')) return true;
+    return client.query('rollback').then(
+      () => true,
+      () => false,
+    );
+  }
+
+  private async attempt<T>(
+    work: (query: Query) => Promise<T>,
+    { lockWaitMs }: Mode,
+    isolation = 'read committed',
+  ): Promise<T> {
+    const client = await this.pool.connect();
+    let isUsable = false;
+    try {
+      await client.query(
+        `begin isolation level ${isolation}; set local lock_timeout = ${lockWaitMs}; ${this.before}`,
+      );
       const result = await work(async (sql, values) => (await client.query(sql, values)).rows as never);
       await client.query('commit');
-      isCommitted = true;
+      isUsable = true;
       return result;
+    } catch (error) {
+      isUsable = await this.isUsableAfter(error, client);
+      throw error;
     } finally {
-      // The end of its connection rolls a transaction back, whatever state it is in.
-      client.release(!isCommitted);
+      client.release(!isUsable);
     }
   }
 
   private giveUp(): Error | null {
     const { queueWaitMs, outageWaitMs } = this.settings;
     if (this.outageSince !== null) {
-      return Date.now() < this.outageSince + outageWaitMs ? null : unreachable();
+      return performance.now() < this.outageSince + outageWaitMs ? null : unreachable();
     }
     // Of a network that went silent nothing has failed yet.
     if (this.watchdog.isInDoubt) return null;
     // What gathered during an outage has its turn after it.
-    if (Date.now() < this.outageEnd + queueWaitMs) return null;
+    if (performance.now() < this.outageEnd + queueWaitMs) return null;
     return new QueueTimeoutError(`No connection became free within QUEUE_WAIT_MS = ${queueWaitMs}`);
   }
 
-  /** Sends again what a fault cut off that passes. */
+  /** Sends again what a fault cut off that passes. A lock is none: what waits for one gives its connection back. */
   private async retry<T>(work: () => Promise<T>): Promise<T> {
-    const deadline = Date.now() + this.settings.outageWaitMs;
+    const deadline = performance.now() + this.settings.outageWaitMs;
     let fails = false;
     try {
       for (let wait = FIRST_DELAY_MS; ; wait = Math.min(2 * wait, MAX_DELAY_MS)) {
-        const begun = Date.now();
+        const begun = performance.now();
         try {
-          if (wait > FIRST_DELAY_MS) await this.watchdog.fence();
+          if (this.watchdog.hasLost) await this.watchdog.fence();
           const began = performance.now();
           const result = await work();
           this.metrics.statementSeconds.observe((performance.now() - began) / 1000);
@@ -242,13 +327,15 @@ export class Database implements OnApplicationShutdown {
           const kind = sqlStateClassOf(cause) ?? (isPassing(cause) ? NO_SQLSTATE : null);
           if (kind !== null) this.metrics.databaseErrors.add(kind);
           if (isDiskFull(cause)) this.diskFullAt = performance.now();
-          this.refuse(error, Date.now() - begun);
+          this.refuse(error, performance.now() - begun);
+          if (isForgotten(cause)) this.prepareNoMore(cause);
+          if (isStalePlan(cause)) this.watchdog.dropIdle();
           if (isOutage(cause) && !fails) {
             fails = true;
             this.failing += 1;
             this.beginOutage(begun, cause);
           }
-          if (Date.now() + wait > deadline) throw unreachable(cause);
+          if (performance.now() + wait > deadline) throw unreachable(cause);
           this.metrics.databaseRetries.add(kind ?? NO_SQLSTATE);
           this.tracing?.retry(cause, wait);
           this.repeats += 1;
@@ -267,9 +354,19 @@ export class Database implements OnApplicationShutdown {
     if (isCanceled(cause)) {
       const timeoutMs = statementTimeoutOf(this.dataSource.options);
       if (elapsedMs < timeoutMs) return; // by an administrator
-      throw new DatabaseUnavailableError(`A statement took over ${timeoutMs} ms`, { cause });
+      throw new StatementTimeoutError(`A statement took over ${timeoutMs} ms`, { cause });
     }
     if (!isPassing(cause)) throw error;
+  }
+
+  /** Behind a pooler that keeps no prepared statements each is sent with its text from now on. */
+  private prepareNoMore(cause: Fault): void {
+    if (!this.keepsPrepared) return;
+    this.keepsPrepared = false;
+    this.logger.warn(
+      `a prepared statement is unknown on its own connection (${described(cause)}): a pooler in between keeps none, so that ` +
+        'none is prepared any more; set DATABASE_PREPARED=false, or max_prepared_statements in PgBouncer 1.21 or newer',
+    );
   }
 
   private beginOutage(since: number, cause: Fault): void {
@@ -284,9 +381,9 @@ export class Database implements OnApplicationShutdown {
   private hasSucceeded(since: number, failed: boolean): void {
     if (this.failing > (failed ? 1 : 0)) return;
     this.outageSince = null;
-    this.outageEnd = Date.now();
+    this.outageEnd = performance.now();
     this.logger.warn(
-      `the database is back after ${Date.now() - since} ms; statements were sent again ${this.repeats} times`,
+      `the database is back after ${Math.round(this.outageEnd - since)} ms; statements were sent again ${this.repeats} times`,
     );
   }
 }
@@ -297,4 +394,24 @@ function described({ code, message }: Fault): string {
 
 function unreachable(cause?: unknown): DatabaseUnavailableError {
   return new DatabaseUnavailableError('The database cannot be reached', { cause });
+}
+
+/** What the server said of one request alone, in words for its caller. */
+function refused(error: unknown): never {
+  const cause = faultOf(error);
+  if (isOutOfMemory(cause)) {
+    throw new DatabaseUnavailableError('Postgres had too little memory for the statement', { cause });
+  }
+  if (isTooLarge(cause)) {
+    throw new StatementTooLargeError('What is stored or asked for is a value of over 1 GB in Postgres', {
+      cause,
+    });
+  }
+  throw error;
+}
+
+/** Whether a statement could change something after its connection was lost; a transaction's could. */
+function writes(statement?: Asked): boolean {
+  const sql = (statement as QueryConfig | undefined)?.text;
+  return sql === undefined || /\b(insert\s+into|update|delete\s+from)\b/i.test(sql);
 }

@@ -65,6 +65,7 @@ async function withMigrations<T>(
     await lock(client, settings.databaseSchema);
     const dataSource = await new DataSource({
       ...dataSourceOptions(settings, databaseUrl),
+      url: databaseUrl,
       poolSize: 2,
       extra: { statement_timeout: 0 },
     } as DataSourceOptions).initialize();

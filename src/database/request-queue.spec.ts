@@ -40,6 +40,7 @@ function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
     max: 1000,
     tenantSlots: null,
     waitMs: A_WHILE_MS,
+    lockWaitMs: A_WHILE_MS,
     merge: true,
     giveUp,
     ...options,
@@ -149,6 +150,7 @@ describe('RequestQueue', () => {
       max: 999,
       tenantSlots: null,
       waitMs: A_WHILE_MS,
+      lockWaitMs: A_WHILE_MS,
       merge: true,
       giveUp: () => null,
     });
@@ -242,7 +244,7 @@ describe('RequestQueue', () => {
       expect(statements[3]).toEqual(['few 2']);
     });
 
-    it('lets another tenant by when the statements of one that it would share have become slow', async () => {
+    it('lets others by when two statements have become slow, those of another tenant by themselves', async () => {
       const { add, end, statements } = aQueue();
       void add('0', 'few 0', new Caller(few));
       await end();
@@ -250,11 +252,33 @@ describe('RequestQueue', () => {
       void add('a', 'few 1', new Caller(few));
       expect(statements.slice(1)).toEqual([['many 1'], ['many 2']]);
       await delay(400);
-      expect(statements.slice(3)).toEqual([['few 1']]);
-      void add('b', 'few 2', new Caller(few));
-      expect(statements.slice(4)).toEqual([['few 2']]);
-      for (let n = 0; n < 3; n += 1) await end();
-      expect(statements.slice(5)).toEqual([['many 3']]);
+      expect(statements.slice(3).sort()).toEqual([['few 1'], ['many 3']]);
+    });
+
+    it('divides a statement that failed by tenant, and lets the one that was to blame share none', async () => {
+      const { add, ends, statements } = aQueue();
+      for (const name of ['1', '2']) void add(`busy ${name}`, name, new Caller(few));
+      for (const n of [1, 2, 3]) void add(`few ${n}`, `few ${n}`, new Caller(few));
+      const bad = add('many', 'many', new Caller(many));
+      for (const end of ends.splice(0)) end();
+      await delay(0);
+      expect(statements[2]?.toSorted()).toEqual(['few 1', 'few 2', 'few 3', 'many']);
+      ends.shift()?.(new Error('refused'));
+      await delay(0);
+      const last = statements.slice(3);
+      expect(last).toContainEqual(['many']);
+      ends[last.findIndex(([name]) => name === 'many')]?.(new Error('of many'));
+      await expect(bad).rejects.toThrow('of many');
+      for (const n of [4, 5]) void add(`few ${n}`, `few ${n}`, new Caller(few));
+      void add('many', 'many 2', new Caller(many));
+      for (const end of ends.splice(0)) end();
+      await delay(0);
+      for (const end of ends.splice(0)) end();
+      await delay(0);
+      for (const names of statements.slice(4)) {
+        expect(new Set(names.map((name) => name.split(' ')[0])).size).toBe(1);
+      }
+      expect(statements.flat()).toEqual(expect.arrayContaining(['many 2', 'few 4', 'few 5']));
     });
 
     it('gives nothing for the time in which the share of a tenant was in use', async () => {
@@ -375,7 +399,7 @@ describe('RequestQueue', () => {
     let end: () => void = () => undefined;
     const queue = new RequestQueue({
       ...{ slots: 1, max: 9, tenantSlots: null },
-      ...{ waitMs: A_WHILE_MS, merge: true, giveUp: () => null },
+      ...{ waitMs: A_WHILE_MS, lockWaitMs: A_WHILE_MS, merge: true, giveUp: () => null },
     });
     const kinds = ['put', 'get'].map((kind): Kind<string> => ({
       run: ([name]) => {
@@ -410,6 +434,145 @@ describe('RequestQueue', () => {
     await end();
     expect(statements.slice(2)).toEqual([['3', '4', '5'], ['3'], ['4'], ['5']]);
     expect(await Promise.all(outcomes)).toEqual(['done', 'of 4', 'done']);
+  });
+
+  it('finds the one that is to blame among many with few statements', async () => {
+    const { add, ends, statements } = aQueue();
+    void add('a', '1');
+    void add('b', '2');
+    const outcomes = Promise.allSettled(Array.from({ length: 64 }, (_, n) => add(`${n}`, `${n}`)));
+    const [first, second] = ends.splice(0, 2) as [() => void, () => void];
+    first();
+    second();
+    await delay(0);
+    // Whatever holds 40 fails.
+    for (let at = 2; at < statements.length; at += 1) {
+      ends.shift()?.(statements[at]?.includes('40') === true ? new Error('of 40') : undefined);
+      await delay(0);
+    }
+    const settled = await outcomes;
+    expect(settled.flatMap(({ status }, n) => (status === 'rejected' ? [n] : []))).toEqual([40]);
+    expect(statements.length).toBeLessThan(2 + 1 + 8 + 8 + 1);
+  });
+
+  describe('a request that comes upon a lock', () => {
+    const locked = Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' });
+
+    it('gives its connection back, and is sent again until it is had', async () => {
+      const { add, end, statements } = aQueue({ slots: 1 }, false);
+      const first = add('a', 'locked');
+      void add('b', 'other');
+      await end(locked);
+      expect(statements.map(([name]) => name).sort()).toEqual(['locked', 'locked']);
+      await end(locked);
+      expect(statements.at(-1)).toEqual(['other']);
+      await end();
+      while (statements.length < 4) await delay(5);
+      await end();
+      await first;
+      expect(statements.map(([name]) => name)).toEqual(['locked', 'locked', 'other', 'locked']);
+    });
+
+    it('is given up after its time, and its thread goes on', async () => {
+      const { add, ends, statements } = aQueue({ lockWaitMs: 100 });
+      const first = add('a', 'locked');
+      const second = add('a', 'next');
+      const loop = (async () => {
+        while (!statements.some(([name]) => name === 'next')) {
+          ends.shift()?.(locked);
+          await delay(5);
+        }
+      })();
+      await expect(first).rejects.toThrow('locked for over 100 ms');
+      await loop;
+      ends.shift()?.();
+      await second;
+    });
+
+    it('goes alone when the statement says that it was not carried out, and keeps the order of its thread', async () => {
+      const modes: [string[], boolean][] = [];
+      const busy = new Set(['locked']);
+      const ends: (() => void)[] = [];
+      const kind: Kind<string> = {
+        run: async (names, { isShared }) => {
+          modes.push([names, isShared]);
+          await new Promise<void>((resolve) => ends.push(resolve));
+          return new Set(isShared ? names.filter((name) => busy.has(name)) : []);
+        },
+        merge: { slotsOf: (name) => [name], rowsOf: () => 1, bytesOf: () => 1 },
+      };
+      const options = { slots: 10, max: 1000, tenantSlots: null, waitMs: A_WHILE_MS, lockWaitMs: A_WHILE_MS };
+      const queue = new RequestQueue({ ...options, merge: true, giveUp: () => null });
+      const end = async () => {
+        ends.shift()?.();
+        await delay(0);
+      };
+      for (const name of ['1', '2']) void queue.add(kind, name, name);
+      const outcomes = ['good', 'locked'].map((name) => queue.add(kind, name, name));
+      await end();
+      expect(modes.at(-1)).toEqual([['good', 'locked'], true]);
+      const later = queue.add(kind, 'locked', 'later');
+      await end();
+      await end();
+      await outcomes[0];
+      expect(modes.slice(3)).toEqual([[['locked'], false]]);
+      await end();
+      await outcomes[1];
+      expect(modes.slice(4)).toEqual([[['later'], false]]);
+      await end();
+      await later;
+    });
+
+    it('takes at most half of the connections, of one tenant a quarter once there are others', async () => {
+      const { add, ends, statements } = aQueue({ slots: 8 }, false);
+      const lockAll = async () => {
+        for (const end of ends.splice(0)) end(locked);
+        await delay(0);
+      };
+      for (let n = 0; n < 8; n += 1) void add(`${n}`, `locked ${n}`);
+      await lockAll();
+      expect(statements).toHaveLength(8 + 4);
+      for (let n = 0; n < 4; n += 1) void add('free', `free ${n}`);
+      expect(statements).toHaveLength(8 + 4 + 4);
+      const shared = aQueue({ slots: 8 }, false);
+      void shared.add('0', 'few', new Caller('few'));
+      for (let n = 0; n < 7; n += 1) void shared.add(`${n}`, `locked ${n}`, new Caller('many'));
+      for (const end of shared.ends.splice(0)) end(locked);
+      await delay(0);
+      expect(shared.statements.slice(8).filter(([name]) => name?.startsWith('locked'))).toHaveLength(2);
+      expect(shared.statements.slice(8).filter(([name]) => name === 'few')).toHaveLength(1);
+    });
+
+    it('leaves when its caller does', async () => {
+      const { add, end, statements } = aQueue({ slots: 1 }, false);
+      const caller = new Caller();
+      const first = add('a', 'locked', caller);
+      await end(locked);
+      await end(locked);
+      caller.leave();
+      await expect(first).rejects.toThrow('The client went away');
+      await delay(150);
+      expect(statements).toHaveLength(2);
+    });
+  });
+
+  it('carries out the requests of a serial kind one after the other in each thread', async () => {
+    const statements: string[] = [];
+    const ends: (() => void)[] = [];
+    const kind: Kind<string> = {
+      run: async ([name = '']) => {
+        statements.push(name);
+        await new Promise<void>((resolve) => ends.push(resolve));
+      },
+      isSerial: true,
+    };
+    const options = { slots: 10, max: 1000, tenantSlots: null, waitMs: A_WHILE_MS, lockWaitMs: A_WHILE_MS };
+    const queue = new RequestQueue({ ...options, merge: true, giveUp: () => null });
+    for (const name of ['a1', 'a2', 'b1']) void queue.add(kind, name.slice(0, 1), name);
+    expect(statements).toEqual(['a1', 'b1']);
+    ends.shift()?.();
+    await delay(0);
+    expect(statements).toEqual(['a1', 'b1', 'a2']);
   });
 
   it('fails all of them when that says nothing of one', async () => {

@@ -1,33 +1,25 @@
 import { setImmediate } from 'node:timers/promises';
-import { DomainError, QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
+import {
+  DatabaseUnavailableError,
+  DomainError,
+  QueueFullError,
+  QueueTimeoutError,
+  StatementTimeoutError,
+} from '../checkpoints/checkpoint.errors.js';
 import { Caller, CallerGoneError, Tenancy } from '../http/caller.js';
+import { faultOf, isLockTimeout } from './faults.js';
+import {
+  type Candidate,
+  type Followed,
+  type Kind,
+  Line,
+  type Running,
+  type Shares,
+  type Tenant,
+  type Waiting,
+} from './request-line.js';
 
-/** How a statement is to be carried out. */
-export interface Mode {
-  /** It carries out several requests, so that it must not wait for what one of them alone is about. */
-  isShared: boolean;
-  /** How long it may wait for a lock, in milliseconds. */
-  lockWaitMs: number;
-}
-
-/** A kind of request, as the queue sees it. */
-export interface Kind<Request> {
-  /**
-   * Carries out the requests with one statement. Resolves with those that were not carried out, and left nothing behind,
-   * since their thread was locked. When it rejects, none was carried out.
-   */
-  // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- most kinds know of no locked thread
-  run: (requests: Request[], mode: Mode) => Promise<ReadonlySet<Request> | void>;
-  /** Its requests read nothing, so they begin also while answers take all the memory. */
-  isStore?: boolean;
-  /** Absent: each request has a statement of its own. */
-  merge?: {
-    /** What a request stores; two of one thread that have a slot in common never share a statement. */
-    slotsOf: (request: Request) => string[];
-    rowsOf: (request: Request) => number;
-    bytesOf: (request: Request) => number;
-  };
-}
+export type { Kind, Mode } from './request-line.js';
 
 export interface QueueOptions {
   /** Statements that may run at once. */
@@ -38,6 +30,8 @@ export interface QueueOptions {
   tenantSlots: number | null;
   /** How long one may wait, in milliseconds. */
   waitMs: number;
+  /** How long a request whose rows or thread are locked is sent again, in milliseconds. */
+  lockWaitMs: number;
   /** Asked about each request that waited so long: why to give it up, or null to ask again later. */
   giveUp: () => Error | null;
   /** Whether requests are merged. */
@@ -68,62 +62,26 @@ export interface StatementTracing {
   /** The request has had its turn. */
   begun: (request: Followed) => void;
   /** Runs a statement of the requests. */
-  statement: (requests: Followed[], work: () => Promise<void>) => Promise<void>;
+  statement: <T>(requests: Followed[], work: () => Promise<T>) => Promise<T>;
   /** The request waited in vain. */
   gaveUp: (request: Followed, reason: Error) => void;
 }
 
-/** A request in the queue, and since when, as `performance.now()` has it. */
-export interface Followed {
-  trace?: unknown;
-  since: number;
-}
-
-/** Statements of a merged kind that run at once: two keep Postgres busy, and let the others gather meanwhile. */
-const LANES = 2;
-/** A statement that takes longer waits for something, such as a lock, and then takes none of the other tenants' lanes. */
+/** A statement that takes longer waits for something, such as a lock, and then keeps no other from beginning. */
 const SLOW_MS = 250;
-/** How long one that is not shared waits for a lock. */
-const LOCK_WAIT_MS = 1000;
-/** The bounds of a merged statement. A request beyond them has a statement of its own. */
-const MAX_REQUESTS = 64;
-const MAX_REQUESTS_OF_A_THREAD = 16;
-const MAX_ROWS = 1024;
-const MAX_BYTES = 1024 * 1024;
+/** How long a statement may wait for a lock: at first, and once it is known to, in one of the few connections for that. */
+const LOCK_MS = 250;
+const PATIENT_LOCK_MS = 1000;
+/** Before a request is sent again that came upon a lock. Doubled each time. */
+const FIRST_BACKOFF_MS = 25;
+const MAX_BACKOFF_MS = 1000;
+/** Statements into which a shared one is divided that failed, to find out whose fault it was. */
+const PARTS = 8;
+/** For how long a tenant whose statement failed shares none with others. */
+const SUSPECT_MS = 10_000;
+const MAX_SUSPECTS = 1000;
 
 const ASK_AGAIN_MS = 250;
-
-/** Counts across the lines, so that a thread that had its turn in one is behind those that wait in another. */
-let turnsGiven = 0;
-
-interface Waiting<Request> extends Followed {
-  request: Request;
-  thread: string;
-  tenant: Tenant;
-  caller: Caller;
-  begun: boolean;
-  timer: NodeJS.Timeout | undefined;
-  resolve: () => void;
-  reject: (error: unknown) => void;
-}
-
-/** Whose requests wait. The one that had the fewest turns since the others wait is next. */
-interface Tenant {
-  name: string;
-  turns: number;
-  waiting: number;
-  /** Statements under way that were its turn, whoever else shares them. */
-  running: number;
-}
-
-/** Whether its share leaves room for one more statement. */
-type MayBegin = (tenant: Tenant) => boolean;
-
-/** Requests of a thread, in their order, and when their turn came up, in the order of all turns. */
-interface Turn<Request> {
-  at: number;
-  waiting: Waiting<Request>[];
-}
 
 /**
  * The queue in front of the connection pool. Requests are begun in the order in which they came, but tenants take turns,
@@ -133,6 +91,11 @@ interface Turn<Request> {
  * together: at 64 agents that halves what Postgres spends on each. An idle service merges nothing and delays nothing.
  *
  * Merged requests of one thread are carried out in the order in which they came. A request whose caller is gone leaves.
+ *
+ * A request fails alone. When a shared statement fails, its requests are sent again by tenant, then in parts, then one by
+ * one, all in turns with other requests; and a tenant whose own statement failed shares none with others for a while. A
+ * request that comes upon a lock gives its connection back, and is sent again later, in one of half of the connections, so
+ * that however many threads are locked, the others go on.
  */
 export class RequestQueue {
   private readonly lines = new Map<object, Line<never>>();
@@ -142,11 +105,17 @@ export class RequestQueue {
   private turns = 0;
   private running = 0;
   private waiting = 0;
+  /** Statements under way that are known to wait for locks, and how many there may be. */
+  private patient = 0;
+  private readonly maxPatient: number;
   private readonly tenancy = new Tenancy();
   private tenantSlots: number;
+  /** Until when tenants are, by name, as `performance.now()` has it. */
+  private readonly suspects = new Map<string, number>();
 
   constructor(private readonly options: QueueOptions) {
     this.tenantSlots = options.tenantSlots ?? options.slots;
+    this.maxPatient = half(options.slots);
   }
 
   /**
@@ -186,6 +155,9 @@ export class RequestQueue {
         tenant,
         caller,
         begun: false,
+        hasBegun: false,
+        againSince: null,
+        tries: 0,
         since: performance.now(),
         trace: tracing?.current(),
         timer: undefined,
@@ -216,37 +188,31 @@ export class RequestQueue {
   begin(): void {
     while (this.running < this.options.slots) {
       const isHeld = this.options.isHeld?.(this.running) === true;
-      let next: Line<never> | undefined;
-      let first: Waiting<never> | null = null;
-      let at = Infinity;
+      let next: { line: Line<never>; candidate: Candidate<never> } | undefined;
       for (const line of this.lines.values()) {
         if (isHeld && line.kind.isStore !== true) continue;
-        const turn = line.first(this.mayBegin(line.kind));
-        if (turn === null) continue;
-        const [candidate] = turn.waiting;
-        const byTenant = first === null ? -1 : (candidate?.tenant.turns ?? Infinity) - first.tenant.turns;
-        if (byTenant < 0 || (byTenant === 0 && turn.at < at)) {
-          [next, first, at] = [line, candidate ?? null, turn.at];
+        const candidate = line.first();
+        if (candidate !== null && (next === undefined || isBefore(candidate, next.candidate))) {
+          next = { line, candidate };
         }
       }
       if (next === undefined) return;
-      void this.carryOut(next);
+      void this.carryOut(next.line, next.candidate);
     }
   }
 
-  private mayBegin({ isStore }: Pick<Kind<never>, 'isStore'>): MayBegin {
-    return isStore === true ? this.hasSlot : this.mayRead;
-  }
-
-  private readonly hasSlot: MayBegin = ({ running }) => running < this.tenantSlots;
-
-  private readonly mayRead: MayBegin = (tenant) =>
-    this.hasSlot(tenant) && this.options.isTenantHeld?.(tenant.name, tenant.running) !== true;
+  private readonly shares: Shares = {
+    mayBegin: ({ name, running }, isStore) =>
+      running < this.tenantSlots && (isStore || this.options.isTenantHeld?.(name, running) !== true),
+    mayWait: ({ patient }) =>
+      this.patient < this.maxPatient && (!this.tenancy.isShared || patient < half(this.maxPatient)),
+    isSuspect: ({ name }) => this.suspects.size > 0 && (this.suspects.get(name) ?? 0) > performance.now(),
+  };
 
   private lineOf<Request>(kind: Kind<Request>): Line<Request> {
     let line = this.lines.get(kind) as unknown as Line<Request> | undefined;
     if (line === undefined) {
-      line = new Line(kind, this.options.merge);
+      line = new Line(kind, this.options.merge, this.shares, half(this.options.slots));
       this.lines.set(kind, line as unknown as Line<never>);
     }
     return line;
@@ -255,7 +221,7 @@ export class RequestQueue {
   private tenantOf(name: string): Tenant {
     let tenant = this.tenants.get(name);
     if (tenant === undefined) {
-      tenant = { name, turns: 0, waiting: 0, running: 0 };
+      tenant = { name, turns: 0, waiting: 0, running: 0, patient: 0 };
       this.tenants.set(name, tenant);
     }
     if (this.tenancy.becomesShared(name)) {
@@ -265,11 +231,15 @@ export class RequestQueue {
     return tenant;
   }
 
-  private async carryOut<Request>(line: Line<Request>): Promise<void> {
-    const members = line.take(this.mayBegin(line.kind));
-    const [{ tenant }] = members as [Waiting<Request>];
+  private async carryOut<Request>(line: Line<Request>, candidate: Candidate<Request>): Promise<void> {
+    const statement = line.take(candidate);
+    const { members, tenant, isPatient } = statement;
     this.running += 1;
     tenant.running += 1;
+    if (isPatient) {
+      this.patient += 1;
+      tenant.patient += 1;
+    }
     this.turns = Math.max(this.turns, tenant.turns);
     for (const waiting of members) {
       waiting.begun = true;
@@ -277,22 +247,21 @@ export class RequestQueue {
       this.leave(waiting.tenant);
     }
     this.observe(line.kind, members);
-    const slow =
-      line.kind.merge &&
-      setTimeout(() => {
-        line.becomesSlow(members);
-        this.begin();
-      }, SLOW_MS).unref();
+    const slow = setTimeout(() => {
+      statement.isSlow = true;
+      this.begin();
+    }, SLOW_MS).unref();
     try {
-      const locked = await this.run(line.kind, members);
-      const isLocked = ({ request }: Waiting<Request>) => locked?.has(request) === true;
-      for (const member of members) if (!isLocked(member)) member.resolve();
-      for (const member of members.filter(isLocked)) await this.alone(line.kind, member);
+      const locked = await this.run(line.kind, statement);
+      for (const member of members) {
+        if (locked instanceof Set && locked.has(member.request)) this.waitForLock(line, member);
+        else this.answer(line, member, member.resolve);
+      }
     } catch (error) {
-      await this.settle(line.kind, members, error);
+      this.settle(line, members, error);
     }
     clearTimeout(slow);
-    line.done(members);
+    line.end(statement);
     if (line.isIdle) this.lines.delete(line.key);
     // What was read is counted as an answer in a moment only.
     if (this.options.isTenantHeld?.(tenant.name, tenant.running) === true) await setImmediate();
@@ -300,8 +269,17 @@ export class RequestQueue {
     // It is given nothing later for the time in which its share was in use.
     if (tenant.running >= this.tenantSlots) tenant.turns = Math.max(tenant.turns, this.turns);
     tenant.running -= 1;
+    if (isPatient) {
+      this.patient -= 1;
+      tenant.patient -= 1;
+    }
     this.forget(tenant);
     this.begin();
+  }
+
+  private answer<Request>(line: Line<Request>, member: Waiting<Request>, answer: () => void): void {
+    line.done(member);
+    answer();
   }
 
   private leave(tenant: Tenant): void {
@@ -319,51 +297,115 @@ export class RequestQueue {
     const now = performance.now();
     for (const member of members) {
       clearTimeout(member.timer);
+      if (member.hasBegun) continue;
+      member.hasBegun = true;
       observer?.waited(now - member.since);
       tracing?.begun(member);
     }
     if (merge !== undefined) observer?.shared(members.length);
   }
 
-  private async run<Request>(
+  private run<Request>(
     kind: Kind<Request>,
-    members: Waiting<Request>[],
-  ): Promise<ReadonlySet<Request> | undefined> {
-    const isShared = members.length > 1;
-    const mode = { isShared, lockWaitMs: isShared ? SLOW_MS : LOCK_WAIT_MS };
-    let locked: ReadonlySet<Request> | undefined;
-    const work = async () => {
-      locked =
-        (await kind.run(
-          members.map(({ request }) => request),
-          mode,
-        )) ?? undefined;
-    };
-    await (this.options.tracing?.statement(members, work) ?? work());
-    return locked;
+    { members, isPatient }: Running<Request>,
+  ): ReturnType<Kind<Request>['run']> {
+    const { tracing } = this.options;
+    const mode = { isShared: members.length > 1, lockWaitMs: isPatient ? PATIENT_LOCK_MS : LOCK_MS };
+    const work = () =>
+      kind.run(
+        members.map(({ request }) => request),
+        mode,
+      );
+    return tracing === undefined ? work() : tracing.statement(members, work);
   }
 
-  /** Each request by itself, since one of them is to blame, and fails alone. */
-  private async settle<Request>(
-    kind: Kind<Request>,
-    members: Waiting<Request>[],
-    error: unknown,
-  ): Promise<void> {
-    // What says nothing of a single request, such as a database that is away, is true of all of them.
-    const alike = members.length === 1 || error instanceof DomainError;
-    for (const member of members) {
-      if (alike) member.reject(error);
-      else await this.alone(kind, member);
+  /** Of several requests any may be to blame: they are sent again apart. */
+  private settle<Request>(line: Line<Request>, members: Waiting<Request>[], error: unknown): void {
+    const [first] = members as [Waiting<Request>];
+    const isLocked = isLockTimeout(faultOf(error));
+    if (isOfAll(error) || (members.length === 1 && !isLocked)) {
+      if (!isOfAll(error)) this.suspect(first.tenant);
+      for (const member of members) {
+        this.answer(line, member, () => {
+          member.reject(error);
+        });
+      }
+    } else if (members.length === 1) {
+      this.suspect(first.tenant);
+      this.waitForLock(line, first);
+    } else {
+      for (const part of partsOf(members)) this.sendAgain(line, part, { isPatient: false, inMs: 0 });
     }
   }
 
-  private async alone<Request>(kind: Kind<Request>, member: Waiting<Request>): Promise<void> {
-    try {
-      await this.run(kind, [member]);
-      member.resolve();
-    } catch (error) {
-      member.reject(error);
+  private suspect({ name }: Tenant): void {
+    if (!this.tenancy.isShared) return;
+    this.suspects.delete(name);
+    if (this.suspects.size >= MAX_SUSPECTS) this.suspects.delete(this.suspects.keys().next().value ?? '');
+    this.suspects.set(name, performance.now() + SUSPECT_MS);
+  }
+
+  private waitForLock<Request>(line: Line<Request>, member: Waiting<Request>): void {
+    const wait = Math.min(FIRST_BACKOFF_MS * 2 ** member.tries, MAX_BACKOFF_MS);
+    // The first time at once, in a connection where it may wait.
+    const inMs = member.tries === 0 ? 0 : wait * (0.5 + Math.random() / 2);
+    member.tries += 1;
+    this.sendAgain(line, [member], { isPatient: true, inMs });
+  }
+
+  private sendAgain<Request>(
+    line: Line<Request>,
+    members: Waiting<Request>[],
+    { isPatient, inMs }: { isPatient: boolean; inMs: number },
+  ): void {
+    const { lockWaitMs } = this.options;
+    const now = performance.now();
+    const waiting = members.filter((member) => {
+      if (!member.caller.isGone) return true;
+      this.answer(line, member, () => {
+        member.reject(new CallerGoneError());
+      });
+      return false;
+    });
+    const [first] = waiting;
+    if (first === undefined) return;
+    const tenant = this.tenantOf(first.tenant.name);
+    for (const member of waiting) {
+      member.tenant = tenant;
+      member.begun = false;
+      this.waiting += 1;
+      tenant.waiting += 1;
+      const giveUp = (reason: Error) => {
+        line.remove(member);
+        this.leave(member.tenant);
+        this.answer(line, member, () => {
+          member.reject(reason);
+        });
+        if (line.isIdle) this.lines.delete(line.key);
+        this.begin();
+      };
+      member.caller.onGone = () => {
+        clearTimeout(member.timer);
+        giveUp(new CallerGoneError());
+      };
+      member.againSince ??= now;
+      const leftMs = member.againSince + lockWaitMs - now;
+      member.timer = setTimeout(
+        () => {
+          member.caller.onGone = null;
+          giveUp(
+            new DatabaseUnavailableError(`What the request is about was locked for over ${lockWaitMs} ms`),
+          );
+        },
+        Math.max(0, leftMs),
+      ).unref();
     }
+    const group = line.sendAgain({ tenant, members: waiting, isPatient, isDue: inMs === 0 });
+    if (inMs === 0) return;
+    setTimeout(() => {
+      group.isDue = true;
+      this.begin();
+    }, inMs).unref();
   }
 
   private expire<Request>(line: Line<Request>, waiting: Waiting<Request>): void {
@@ -382,146 +424,36 @@ export class RequestQueue {
 
   private remove<Request>(line: Line<Request>, waiting: Waiting<Request>, reason: Error): void {
     line.remove(waiting);
+    if (line.isIdle) this.lines.delete(line.key);
     this.leave(waiting.tenant);
     waiting.reject(reason);
   }
 }
 
-/** The waiting requests of one kind, by tenant and thread. */
-class Line<Request> {
-  /** The threads of each tenant, in the order of their turns. */
-  private readonly ready = new Map<string, Map<string, Turn<Request>>>();
-  /** Threads with a merged request under way; what came since then waits for it. */
-  private readonly busy = new Map<string, Waiting<Request>[]>();
-  /** The statements under way, and whose turn each was. */
-  private readonly running: { members: Waiting<Request>[]; tenant: Tenant; isSlow: boolean }[] = [];
-
-  readonly kind: Kind<Request>;
-
-  constructor(
-    /** What the queue knows it by. */
-    readonly key: Kind<Request>,
-    isMerged: boolean,
-  ) {
-    this.kind = isMerged ? key : { run: key.run, isStore: key.isStore === true };
-  }
-
-  push(waiting: Waiting<Request>): void {
-    const { thread, tenant } = waiting;
-    const others = this.busy.get(thread) ?? this.ready.get(tenant.name)?.get(thread)?.waiting;
-    if (others === undefined) this.enqueue(tenant.name, thread, [waiting]);
-    else others.push(waiting);
-  }
-
-  remove(waiting: Waiting<Request>): void {
-    const { thread, tenant } = waiting;
-    const threads = this.ready.get(tenant.name);
-    const others = this.busy.get(thread) ?? threads?.get(thread)?.waiting ?? [];
-    others.splice(others.indexOf(waiting), 1);
-    if (others.length > 0 || threads === undefined) return;
-    threads.delete(thread);
-    if (threads.size === 0) this.ready.delete(tenant.name);
-  }
-
-  get isIdle(): boolean {
-    return this.running.length === 0 && this.ready.size === 0;
-  }
-
-  /** Takes what is to begin now. `done` has to follow. */
-  take(mayBegin: MayBegin): Waiting<Request>[] {
-    const members: Waiting<Request>[] = [];
-    const room = { requests: MAX_REQUESTS, rows: MAX_ROWS, bytes: MAX_BYTES };
-    for (let turn = this.first(mayBegin); turn !== null; turn = this.first(mayBegin)) {
-      const { waiting } = turn;
-      const { thread, tenant } = waiting[0] as Waiting<Request>;
-      const fit = this.kind.merge === undefined ? 0 : fitting(waiting, this.kind.merge, room);
-      if (fit === 0 && members.length > 0) break;
-      const taken = waiting.splice(0, fit || 1);
-      members.push(...taken);
-      tenant.turns += taken.length;
-      const threads = this.ready.get(tenant.name);
-      threads?.delete(thread);
-      if (threads?.size === 0) this.ready.delete(tenant.name);
-      if (this.kind.merge !== undefined) this.busy.set(thread, waiting);
-      else if (waiting.length > 0) this.enqueue(tenant.name, thread, waiting);
-      if (fit === 0) break;
-    }
-    const [{ tenant }] = members as [Waiting<Request>];
-    this.running.push({ members, tenant, isSlow: false });
-    return members;
-  }
-
-  becomesSlow(members: Waiting<Request>[]): void {
-    for (const statement of this.running) if (statement.members === members) statement.isSlow = true;
-  }
-
-  done(members: Waiting<Request>[]): void {
-    this.running.splice(
-      this.running.findIndex((statement) => statement.members === members),
-      1,
-    );
-    for (const { thread, tenant } of members) {
-      const waiting = this.busy.get(thread);
-      this.busy.delete(thread);
-      if (waiting !== undefined && waiting.length > 0) this.enqueue(tenant.name, thread, waiting);
-    }
-  }
-
-  private enqueue(tenant: string, thread: string, waiting: Waiting<Request>[]): void {
-    let threads = this.ready.get(tenant);
-    if (threads === undefined) {
-      threads = new Map();
-      this.ready.set(tenant, threads);
-    }
-    threads.set(thread, { at: turnsGiven++, waiting });
-  }
-
-  private hasLane(tenant: Tenant): boolean {
-    if (this.kind.merge === undefined || this.running.length < LANES) return true;
-    let taken = 0;
-    for (const { tenant: other, isSlow } of this.running) if (other === tenant || !isSlow) taken += 1;
-    return taken < LANES;
-  }
-
-  /**
-   * Of the tenants whose share is not in use the one with the fewest turns, and of that the thread that is first; null when
-   * none may begin.
-   */
-  first(mayBegin: MayBegin): Turn<Request> | null {
-    let first: Turn<Request> | null = null;
-    let turns = Infinity;
-    for (const threads of this.ready.values()) {
-      for (const turn of threads.values()) {
-        const [{ tenant }] = turn.waiting as [Waiting<Request>];
-        if (tenant.turns < turns && this.hasLane(tenant) && mayBegin(tenant))
-          [first, turns] = [turn, tenant.turns];
-        break;
-      }
-    }
-    return first;
-  }
+function half(count: number): number {
+  return Math.max(1, Math.floor(count / 2));
 }
 
-/** How many of the first ones fit into the room that is left, which they are taken off. */
-function fitting<Request>(
-  waiting: Waiting<Request>[],
-  merge: NonNullable<Kind<Request>['merge']>,
-  room: { requests: number; rows: number; bytes: number },
-): number {
-  const taken = new Set<string>();
-  let count = 0;
-  for (const { request } of waiting) {
-    const slots = merge.slotsOf(request);
-    const rows = merge.rowsOf(request);
-    const bytes = merge.bytesOf(request);
-    if (room.requests === 0 || count === MAX_REQUESTS_OF_A_THREAD || rows > room.rows || bytes > room.bytes)
-      break;
-    if (slots.some((slot) => taken.has(slot))) break;
-    for (const slot of slots) taken.add(slot);
-    room.requests -= 1;
-    room.rows -= rows;
-    room.bytes -= bytes;
-    count += 1;
+function isBefore(a: Candidate<never>, b: Candidate<never>): boolean {
+  return a.tenant.turns < b.tenant.turns || (a.tenant.turns === b.tenant.turns && a.at < b.at);
+}
+
+/** What says nothing of a single request, such as a database that is away, is true of all of them. */
+function isOfAll(error: unknown): boolean {
+  return error instanceof DomainError && !(error instanceof StatementTimeoutError);
+}
+
+/** By tenant; those of one tenant in parts, so that few statements find the one that is to blame. */
+function partsOf<Request>(members: Waiting<Request>[]): Waiting<Request>[][] {
+  const byTenant = new Map<string, Waiting<Request>[]>();
+  for (const member of members) {
+    const others = byTenant.get(member.tenant.name);
+    if (others === undefined) byTenant.set(member.tenant.name, [member]);
+    else others.push(member);
   }
-  return count;
+  if (byTenant.size > 1) return [...byTenant.values()];
+  const size = Math.ceil(members.length / PARTS);
+  return Array.from({ length: Math.ceil(members.length / size) }, (_, n) =>
+    members.slice(n * size, (n + 1) * size),
+  );
 }

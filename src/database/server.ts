@@ -1,5 +1,7 @@
 import { Client, type ClientConfig } from 'pg';
 import type { Settings } from '../config/env.js';
+import { faultOf, isAnswer } from './faults.js';
+import { beforeStatements, optionsOf, SESSION, withOptions } from './session.js';
 
 export const APPLICATION_NAME = 'checkpoint-backend';
 
@@ -28,6 +30,10 @@ export interface Connections {
 export interface Server {
   /** A pooler, which does not pass our `statement_timeout` on: PgBouncer refuses it, or was told to ignore it. */
   isPooled: boolean;
+  /** SQL that a statement needs in front of it, since the pooler keeps our settings from the session; '' when there is none. */
+  before: string;
+  /** Whether it can notice, while it is at a statement, that this service has died. */
+  noticesLoss: boolean;
   /** When Postgres itself ends a statement of ours, in milliseconds; 0: never. */
   statementTimeoutMs: number;
   connections: Connections;
@@ -54,8 +60,9 @@ export async function connect(
 export async function inspectServer(settings: Settings, databaseUrl: string): Promise<Server> {
   const { statementTimeoutMs, queueWaitMs } = settings;
   const patience = { connectionTimeoutMillis: queueWaitMs };
-  const told = { ...patience, statement_timeout: statementTimeoutMs };
-  const first = await connect(settings, databaseUrl, told).catch((error: unknown) => {
+  const { url, options } = withOptions(databaseUrl, optionsOf(SESSION));
+  const told = { ...patience, options, statement_timeout: statementTimeoutMs };
+  const first = await connect(settings, url, told).catch((error: unknown) => {
     if (!isRefusedParameter(error)) throw error;
     return null;
   });
@@ -63,22 +70,39 @@ export async function inspectServer(settings: Settings, databaseUrl: string): Pr
   try {
     const { rows } = await client.query(
       `select (select setting::int from pg_catalog.pg_settings where name operator(pg_catalog.=) 'statement_timeout') as timeout,
+              (select pg_catalog.json_object_agg(name, setting)
+                 from pg_catalog.pg_settings
+                where name operator(pg_catalog.=) any($1)) as session,
               ${CONNECTIONS}`,
+      [Object.keys(SESSION)],
     );
-    const [{ timeout, ...connections }] = rows as [Connections & { timeout: number }];
-    return {
-      isPooled: first === null || timeout !== statementTimeoutMs,
-      statementTimeoutMs: timeout,
-      connections,
-    };
+    const [{ timeout, session, ...connections }] = rows as [
+      Connections & { timeout: number; session: Record<string, string> },
+    ];
+    const before = beforeStatements(session);
+    const isPooled = first === null || timeout !== statementTimeoutMs || before !== '';
+    const noticesLoss = !isPooled && (await canNoticeLoss(client));
+    return { isPooled, before, noticesLoss, statementTimeoutMs: timeout, connections };
   } finally {
     await client.end();
   }
 }
 
-/** PgBouncer's words; it has no code of its own. */
+/** Where Postgres cannot, on some systems, it refuses the setting. */
+async function canNoticeLoss(client: Client): Promise<boolean> {
+  try {
+    await client.query(`select pg_catalog.set_config('client_connection_check_interval', '1s', true)`);
+    return true;
+  } catch (error) {
+    if (!isAnswer(faultOf(error))) throw error;
+    return false;
+  }
+}
+
+/** Each pooler has words and codes of its own. What a second attempt without the parameters would meet too is thrown. */
 function isRefusedParameter(error: unknown): boolean {
-  return error instanceof Error && /unsupported startup parameter.*statement_timeout/.test(error.message);
+  const fault = faultOf(error);
+  return isAnswer(fault) && !/^(28|3D|53|57)/.test(fault.code ?? '');
 }
 
 /** From this share of the server's connections on, there is a warning. */

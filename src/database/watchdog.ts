@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '@nestjs/common';
-import type { Client, Pool } from 'pg';
-import { faultOf, isAnswer } from './faults.js';
+import type { Client, Pool, PoolClient } from 'pg';
+import { faultOf, isAnswer, STILL_THERE } from './faults.js';
 
 /** How long a connection may be silent, with a statement under way, before the server is asked about it. */
 const SILENCE_MS = 4000;
@@ -10,6 +10,8 @@ const BYTES_PER_MS = 1000;
 /** A server that does not answer a new connection for so long is taken for unreachable. */
 const PROBE_MS = 5000;
 const LOOK_MS = 1000;
+/** How long a process may take to end. */
+const TERMINATE_MS = 5000;
 /** A server that has said nothing for longer, while it has statements, may be unreachable. */
 const UNHEARD_MS = 1500;
 /** What the silence and Postgres's own clock may differ by. */
@@ -25,6 +27,30 @@ type Connection = Client & {
   _getActiveQuery?: () => { text?: string } | null;
 };
 
+/** What the server says of a session of ours. */
+interface Session {
+  pid: number;
+  isAtWork: boolean;
+  /** Whether it says what it is at; not with track_activities off. */
+  isTold: boolean;
+  text: string;
+  /** Of its transaction: that of its statement begins anew when a prepared one is executed. In milliseconds. */
+  age: string;
+}
+
+type IsAtWork = (connection: Connection, silence: number) => boolean;
+
+// With track_activities off there is still what a process waits for: one that is at nothing reads from its client.
+const SESSIONS = `
+  select pid,
+         wait_event is distinct from 'ClientWrite'
+           and (state = 'active' or (state = 'disabled' and wait_event is distinct from 'ClientRead')) as "isAtWork",
+         state is distinct from 'disabled' as "isTold",
+         pg_catalog.left(query, ${TEXT_LENGTH}) as text,
+         extract(epoch from pg_catalog.clock_timestamp() - xact_start) * 1000 as age
+    from pg_catalog.pg_stat_activity
+   where pid <> pg_catalog.pg_backend_pid() and usename = current_user and datname = pg_catalog.current_database()`;
+
 /**
  * Watches the pool's connections. One whose other end went without a word stays open for many minutes as far as TCP is
  * concerned: when a statement has had no answer for some seconds, the server is asked over a new connection whether it is
@@ -35,28 +61,28 @@ export class Watchdog {
   private readonly connections = new Set<Connection>();
   /** How far each has come, and since when. */
   private readonly progress = new WeakMap<Connection, { query: unknown; bytes: number; since: number }>();
-  /** Server processes that had a statement when their connection was lost, and may be at it still. */
+  /** Server processes that had a statement which writes when their connection was lost, and may be at it still. */
   private readonly lost = new Set<number>();
   private fencing: Promise<void> | undefined;
   private probing = false;
   /** What all connections have received, and when that last changed or the server was asked and answered. */
   private bytesRead = 0;
-  private heardAt = Date.now();
+  private heardAt = performance.now();
   private readonly timer: NodeJS.Timeout;
 
   constructor(
     private readonly pool: Pool,
     private readonly logger: Logger,
+    /** Behind a pooler the numbers of the server's processes are not known. */
+    private readonly isPooled: boolean,
   ) {
     // Not when they are made: the first one is, before anybody can watch.
     pool.on('acquire', (client) => {
       const connection = client as unknown as Connection;
       if (this.connections.has(connection)) return;
       this.connections.add(connection);
-      // Also keeps the process alive: an error that nobody listens for would end it.
-      connection.on('error', () => {
-        if (!connection.readyForQuery) this.lost.add(connection.processID);
-      });
+      // An error that nobody listens for would end this process.
+      connection.on('error', () => undefined);
     });
     pool.on('remove', (client) => this.connections.delete(client as unknown as Connection));
     this.timer = setInterval(() => void this.look(), LOOK_MS).unref();
@@ -68,12 +94,23 @@ export class Watchdog {
 
   /** Whether it is still to be found out if the server can be reached. */
   get isInDoubt(): boolean {
-    return Date.now() - this.heardAt > UNHEARD_MS;
+    return performance.now() - this.heardAt > UNHEARD_MS;
+  }
+
+  /** The connection was lost with a statement under way that writes. */
+  lose(client: PoolClient): void {
+    if (!this.isPooled) this.lost.add((client as unknown as Connection).processID);
+  }
+
+  /** Whether something may be under way that nobody waits for any more. */
+  get hasLost(): boolean {
+    return this.lost.size > 0;
   }
 
   /**
-   * Ends what lost connections left running. Else such a statement, held up by a lock or in the network, could be carried
-   * out after its own repetition, and after what the caller did next: a thread that was deleted would be back.
+   * Ends what lost connections left running; nothing else is begun before. Such a statement, held up by a lock or in the
+   * network, could be carried out after its own repetition, and after what the caller did next: a thread that was deleted
+   * would be back. @throws StillThereError
    */
   async fence(): Promise<void> {
     while (this.lost.size > 0) {
@@ -83,16 +120,19 @@ export class Watchdog {
   }
 
   private async terminate(pids: number[]): Promise<void> {
-    await this.pool.query(
+    const { rows } = await this.pool.query<{ pid: number }>(
       // After a failover the numbers are other connections', which began after those that were lost.
-      `select pg_terminate_backend(other.pid, 5000)
-         from pg_stat_activity as other
-         join pg_stat_activity as own on own.pid = pg_backend_pid()
+      `select other.pid
+         from pg_catalog.pg_stat_activity as other
+         join pg_catalog.pg_stat_activity as own on own.pid = pg_catalog.pg_backend_pid()
         where other.pid = any($1::int[]) and other.pid <> own.pid and other.usename = own.usename
-          and other.application_name = own.application_name and other.backend_start < own.backend_start`,
+          and other.application_name = own.application_name and other.backend_start < own.backend_start
+          and not pg_catalog.pg_terminate_backend(other.pid, ${TERMINATE_MS})`,
       [pids],
     );
-    for (const pid of pids) this.lost.delete(pid);
+    const there = new Set(rows.map(({ pid }) => pid));
+    for (const pid of pids) if (!there.has(pid)) this.lost.delete(pid);
+    if (there.size > 0) throw new StillThereError();
   }
 
   /** Closes the connections that have nothing to do: they may lead to where a statement has just failed. */
@@ -104,14 +144,16 @@ export class Watchdog {
 
   private async look(): Promise<void> {
     this.listen();
+    // Also when nothing is to be sent here: other instances go on.
+    if (this.hasLost) void this.fence().catch(() => undefined);
     const silent = [...this.connections].filter((connection) => this.silenceOf(connection) > SILENCE_MS);
     if (silent.length === 0 || this.probing) return;
     this.probing = true;
     const isAtWork = await this.probe().finally(() => (this.probing = false));
-    if (isAtWork !== null) this.heardAt = Date.now();
+    if (isAtWork !== null) this.heardAt = performance.now();
     const dead = silent.filter((connection) => {
       const silence = this.silenceOf(connection);
-      return silence > SILENCE_MS && isAtWork?.(textOf(connection), silence) !== true;
+      return silence > SILENCE_MS && isAtWork?.(connection, silence) !== true;
     });
     if (dead.length === 0) return;
     this.logger.warn(`${dead.length} connection(s) closed: the server knows nothing of their statements`);
@@ -126,7 +168,7 @@ export class Watchdog {
       bytesRead += connection.connection.stream.bytesRead;
       isBusy ||= connection.readyForQuery !== true;
     }
-    if (!isBusy || bytesRead !== this.bytesRead) this.heardAt = Date.now();
+    if (!isBusy || bytesRead !== this.bytesRead) this.heardAt = performance.now();
     this.bytesRead = bytesRead;
   }
 
@@ -138,17 +180,14 @@ export class Watchdog {
     const bytes = stream.bytesRead + stream.bytesWritten - stream.writableLength;
     const before = this.progress.get(connection);
     if (before?.query !== query || before.bytes !== bytes) {
-      this.progress.set(connection, { query, bytes, since: Date.now() });
+      this.progress.set(connection, { query, bytes, since: performance.now() });
       return 0;
     }
-    return Date.now() - before.since - stream.writableLength / BYTES_PER_MS;
+    return performance.now() - before.since - stream.writableLength / BYTES_PER_MS;
   }
 
-  /**
-   * Whether the server has been at a statement for so long; null when it does not answer. By text, not by process: behind a
-   * pooler that is not known.
-   */
-  private async probe(): Promise<((text: string, silence: number) => boolean) | null> {
+  /** Whether the server has been at a connection's statement for so long; null when it does not answer. */
+  private async probe(): Promise<IsAtWork | null> {
     // pg-pool's own way to make one; its options hold the password, out of sight of a copy.
     const { Client, options } = this.pool as unknown as {
       Client: new (options: object) => Connection;
@@ -157,22 +196,13 @@ export class Watchdog {
     const client = new Client(options);
     client.on('error', () => undefined);
     const expired = new AbortController();
-    const asked = Date.now();
+    const asked = performance.now();
     try {
-      const rows = await Promise.race([
-        client.connect().then(async () => {
-          const sql = `
-            select left(query, ${TEXT_LENGTH}) as text, extract(epoch from clock_timestamp() - query_start) * 1000 as age
-              from pg_stat_activity
-             where state = 'active' and wait_event is distinct from 'ClientWrite'
-               and usename = current_user and datname = current_database()`;
-          return (await client.query<{ text: string; age: string }>(sql)).rows;
-        }),
+      const sessions = await Promise.race([
+        client.connect().then(async () => (await client.query<Session>(SESSIONS)).rows),
         delay(PROBE_MS, null, { signal: expired.signal }),
       ]);
-      if (rows === null) return null;
-      return (text, silence) =>
-        rows.some((row) => row.text === text && Number(row.age) > silence - (Date.now() - asked) - SLACK_MS);
+      return sessions && ((connection, silence) => this.isAtWork(connection, silence, sessions, asked));
     } catch (error) {
       // Too many connections, starting up: it can be reached, so its sessions' ends would have been heard of.
       return isAnswer(faultOf(error)) ? () => true : null;
@@ -180,6 +210,30 @@ export class Watchdog {
       expired.abort();
       client.connection.stream.destroy();
     }
+  }
+
+  /** By process; by text and age where the processes are not known, which says little when many send the same. */
+  private isAtWork(connection: Connection, silence: number, sessions: Session[], asked: number): boolean {
+    const session = this.isPooled ? undefined : sessions.find(({ pid }) => pid === connection.processID);
+    if (session !== undefined) return session.isAtWork;
+    const text = textOf(connection);
+    const since = silence - (performance.now() - asked) - SLACK_MS;
+    if (sessions.some((other) => other.isAtWork && other.text === text && Number(other.age) > since))
+      return true;
+    // With track_activities off, and processes that are a pooler's, nothing says so: Postgres ends it in time.
+    const isKnown = [...this.connections].some(({ processID }) =>
+      sessions.some(({ pid }) => pid === processID),
+    );
+    return (this.isPooled || !isKnown) && sessions.some(({ isTold }) => !isTold);
+  }
+}
+
+/** Lost connections' statements are being ended still: it takes Postgres long to notice, or it cannot yet. */
+class StillThereError extends Error {
+  readonly code = STILL_THERE;
+
+  constructor() {
+    super('What a lost connection was about is still under way');
   }
 }
 

@@ -58,6 +58,12 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
     when: 'checkpoint, metadata or filter_metadata holds a number too large for jsonb, or is nested too deeply; errors tells which',
     retry: false,
   },
+  'statement-too-large': {
+    status: 422,
+    title: 'More than Postgres can hold in one value',
+    when: 'what is stored or asked for would be a value of over 1 GB in Postgres',
+    retry: false,
+  },
   'queue-full': {
     status: 503,
     title: 'Too many requests wait',
@@ -79,7 +85,7 @@ export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
   'database-unavailable': {
     status: 503,
     title: 'Database unavailable',
-    when: 'the database could not be reached for OUTAGE_WAIT_MS, or a statement took over STATEMENT_TIMEOUT_MS',
+    when: 'the database could not be reached for OUTAGE_WAIT_MS, a statement took over STATEMENT_TIMEOUT_MS or waited that long for locks, or Postgres had no memory for it',
     retry: true,
   },
 };

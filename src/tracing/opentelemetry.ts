@@ -126,7 +126,7 @@ export class OpenTelemetry implements Tracing {
   }
 
   /** Of a statement that several requests share each has a span, so that its trace is whole; they link to the first one's. */
-  async statement(requests: { trace?: unknown }[], work: () => Promise<void>): Promise<void> {
+  async statement<T>(requests: { trace?: unknown }[], work: () => Promise<T>): Promise<T> {
     const traced = requests.flatMap(({ trace }) => (trace instanceof TracedRequest ? [trace] : []));
     const statements: Statement[] = [];
     for (const request of traced) {
@@ -139,8 +139,9 @@ export class OpenTelemetry implements Tracing {
       }
     };
     try {
-      await this.scope.run({ statements }, work);
+      const result = await this.scope.run({ statements }, work);
       end();
+      return result;
     } catch (error) {
       end(error);
       throw error;

@@ -31,7 +31,7 @@ export interface Tracing {
   /** The request waited in vain. */
   gaveUp: (request: Queued, reason: Error) => void;
   /** Runs a statement of the requests. */
-  statement: (requests: Queued[], work: () => Promise<void>) => Promise<void>;
+  statement: <T>(requests: Queued[], work: () => Promise<T>) => Promise<T>;
   /** The statement that this runs in failed, and is sent again. */
   retry: (error: Error & { code?: string }, waitMs: number) => void;
   /** Sends what is left. */

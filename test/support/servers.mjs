@@ -25,6 +25,15 @@ export function program(name, directories = process.env.PATH.split(delimiter)) {
   return null;
 }
 
+/** PgBouncer in transaction mode, keeping no prepared statements, with so many connections to a database. */
+export function startForgetfulPgbouncer(pgbouncer, serverUrl, default_pool_size) {
+  const [, minor] =
+    /PgBouncer 1\.(\d+)/.exec(execFileSync(pgbouncer, ['--version'], { encoding: 'utf8' })) ?? [];
+  // Older ones keep none, and do not know the setting.
+  const settings = { default_pool_size, ...(Number(minor ?? 99) >= 21 && { max_prepared_statements: 0 }) };
+  return startPgbouncer(pgbouncer, serverUrl, settings);
+}
+
 /** Postgres of these binaries, empty. */
 export async function startPostgres(bin) {
   const { directory, options, remove } = workplace('postgres');
@@ -46,14 +55,14 @@ export async function startPostgres(bin) {
   return running(spawn(postgres, ['-D', data, ...told], { ...options, stdio: 'ignore' }), url, remove);
 }
 
-/** PgBouncer in transaction mode before the server, for every database of it; else with the settings it is born with. */
-export async function startPgbouncer(pgbouncer, serverUrl) {
+/** PgBouncer in transaction mode before the server, for every database of it; else with the settings it is born with, or these. */
+export async function startPgbouncer(pgbouncer, serverUrl, given = {}) {
   const { directory, options, remove } = workplace('pgbouncer');
   const server = new URL(serverUrl);
   const port = await freePort();
   const users = join(directory, 'users.txt');
   const settings = join(directory, 'pgbouncer.ini');
-  writeFileSync(users, `"${server.username}" ""\n`);
+  writeFileSync(users, `"${server.username}" "${decodeURIComponent(server.password)}"\n`);
   writeFileSync(
     settings,
     `[databases]
@@ -67,7 +76,9 @@ auth_file = ${users}
 pool_mode = transaction
 default_pool_size = 5
 max_client_conn = 1000
-`,
+${Object.entries(given)
+  .map(([name, value]) => `${name} = ${value}\n`)
+  .join('')}`,
   );
   for (const file of [users, settings]) chmodSync(file, 0o644);
   const url = new URL(serverUrl);
