@@ -2,27 +2,27 @@ import { setTimeout as delay } from 'node:timers/promises';
 import fc from 'fast-check';
 import { type Answer, type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, aWrite, base64 } from './support/builders.js';
+import { aGate, type Gate, HELD_UP } from './support/gate.js';
 import { TABLES } from './support/schema.js';
 
 let app: TestApp;
+let gate: Gate;
 beforeAll(async () => {
-  app = await startApp({ FAST_PATH: 'true', DATABASE_POOL_MAX: '4' });
+  // As many connections as lanes: while two statements are held up, everything else gathers.
+  app = await startApp({ FAST_PATH: 'true', DATABASE_POOL_MAX: '2' });
+  gate = await aGate(app.database);
 });
 afterAll(() => app.close());
 
-const BLOCKED = `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
 const BLOB = { channel: 'c', version: '1', type: 't', blob: base64('value') };
 
-/** Sends the requests so that all but the first two of a kind share a statement, which a lock of the test holds up. */
+/** Sends the requests so that all but the first two of a kind share a statement. A sequence holds these up: a lock does not for long. */
 async function together(
-  table: string,
   first: () => Promise<Answer>[],
   rest: () => Promise<Answer>[],
   meanwhile: () => Promise<unknown> = () => Promise.resolve(),
 ): Promise<Answer[]> {
-  const { sql } = app.database;
-  await sql('begin');
-  await sql(`lock table ${table} in share row exclusive mode`);
+  await gate.close();
   const begun = first();
   await waiting(begun.length);
   const before = app.received();
@@ -30,17 +30,17 @@ async function together(
   while (app.received() < before + gathered.length) await delay(10);
   await delay(50); // for their bodies
   await meanwhile();
-  await sql('commit');
+  await gate.open();
   await Promise.all(begun);
   return Promise.all(gathered);
 }
 
-/** Until so many statements of the service wait for a lock. */
+/** Until so many statements of the service are held up. */
 async function waiting(count: number): Promise<void> {
   const { sql } = app.database;
   for (;;) {
     await sql('select pg_stat_clear_snapshot()');
-    if ((await sql(BLOCKED)).length === count) return;
+    if ((await sql(`select pid ${HELD_UP}`)).length === count) return;
     await delay(10);
   }
 }
@@ -56,9 +56,7 @@ const transactions = async (table: string, checkpointIds: string[]) => {
 describe('concurrent requests', () => {
   it('share a statement', async () => {
     const ids = Array.from({ length: 20 }, () => aThread());
-    const answers = await together('checkpoints', twoPuts, () =>
-      ids.map((checkpoint_id) => put({ checkpoint_id })),
-    );
+    const answers = await together(twoPuts, () => ids.map((checkpoint_id) => put({ checkpoint_id })));
     expect(answers.map(({ status }) => status)).toEqual(Array(20).fill(200));
     expect(answers.map(({ json }) => (json as { checkpoint_id: string }).checkpoint_id)).toEqual(ids);
     expect(await transactions('checkpoints', ids)).toEqual({ count: 1, rows: 20 });
@@ -69,7 +67,6 @@ describe('concurrent requests', () => {
     const write = (task_id: string) =>
       app.post('put-writes', aPutWrites({ ...key, writes: [aWrite({ task_id })] }));
     await together(
-      'checkpoint_writes',
       () => [write('first')],
       () => ['a', 'b', 'c'].map(write),
     );
@@ -80,7 +77,7 @@ describe('concurrent requests', () => {
     await app.database.sql(
       `alter table checkpoints add constraint not_this check (checkpoint_id <> 'not this')`,
     );
-    const answers = await together('checkpoints', twoPuts, () => [
+    const answers = await together(twoPuts, () => [
       put({ checkpoint_id: 'good 1' }),
       app.post('put', `{"thread_id":"a","checkpoint_id":"b","checkpoint":{"x":1e200000}}`),
       put({ checkpoint_id: 'not this' }),
@@ -98,7 +95,6 @@ describe('concurrent requests', () => {
     const write = (blob: string) =>
       app.post('put-writes', aPutWrites({ ...key, upsert: true, writes: [aWrite({ blob: base64(blob) })] }));
     await together(
-      'checkpoints, checkpoint_writes',
       () => [put({ ...key, metadata: { n: 0 } }), put({})],
       () => [1, 2, 3].flatMap((n) => [put({ ...key, metadata: { n } }), write(`${n}`)]),
     );
@@ -110,11 +106,10 @@ describe('concurrent requests', () => {
     const ids = Array.from({ length: 10 }, () => aThread());
     const { sql } = app.database;
     const answers = await together(
-      'checkpoints',
       () => ids.slice(0, 2).map((checkpoint_id) => put({ checkpoint_id })),
       () => ids.slice(2).map((checkpoint_id) => put({ checkpoint_id })),
       async () => {
-        const killed = await sql(`select pg_terminate_backend(pid) from (${BLOCKED}) as blocked`);
+        const killed = await sql(`select pg_terminate_backend(pid) from (select pid ${HELD_UP}) as blocked`);
         expect(killed).toHaveLength(2);
         await waiting(2);
       },

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { itMerging, startApp, type TestApp } from './support/app.js';
 import { aPut, aThread } from './support/builders.js';
+import { aGate } from './support/gate.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import { type Scrape, scrapeOf } from './support/scrape.js';
 
@@ -164,12 +165,12 @@ describe('GET /metrics', () => {
   });
 
   itMerging('shows how many requests share a statement', async () => {
-    await start({ FAST_PATH: 'true' });
-    await database.sql('begin');
-    await database.sql('lock table checkpoints in share row exclusive mode');
+    await start({ FAST_PATH: 'true', DATABASE_POOL_MAX: '2' });
+    const gate = await aGate(database);
+    await gate.close();
     const answers = Array.from({ length: 12 }, () => app.post('put', aPut({ thread_id: aThread() })));
     await until(async () => (await scrape()).value('queue_waiting_requests') === 10);
-    await database.sql('rollback');
+    await gate.open();
     await Promise.all(answers);
     const { value } = await scrape();
     expect(value('statement_requests_count')).toBe(3);

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { itMerging } from './support/app.js';
+import { aGate, HELD_UP } from './support/gate.js';
 import { aPut, aThread, base64 } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import { type OtlpReceiver, startOtlpReceiver } from './support/otlp-receiver.js';
@@ -164,17 +165,18 @@ describe.each(['true', 'false'])('a request that is traced, with FAST_PATH=%s', 
 itMerging(
   'of a statement that requests share each has a span of its own, and they are linked',
   async () => {
-    await start();
-    await database.sql('begin');
-    await database.sql('lock table checkpoints in share row exclusive mode');
+    await start({ DATABASE_POOL_MAX: '2' });
+    const gate = await aGate(database);
+    await gate.close();
     const first = [post('put', aPut({ thread_id: 'a' })), post('put', aPut({ thread_id: 'b' }))];
-    await until('they wait for the lock', async () => (await locked('select 1')).length === 2);
+    const heldUp = async () => (await database.sql(`select ${HELD_UP}`)).length;
+    await until('they are held up', async () => (await heldUp()) === 2);
     const callers = Array.from({ length: 5 }, () => aCaller());
     const answers = callers.map(({ traceparent, traceId }) =>
       post('put', aPut({ thread_id: traceId }), { traceparent }),
     );
     await waiting(5);
-    await database.sql('commit');
+    await gate.open();
     expect(new Set(await Promise.all([...first, ...answers]))).toEqual(new Set([200]));
 
     const traces = await Promise.all(callers.map(({ traceId }) => traceOf(traceId)));

@@ -11,8 +11,6 @@ export const SESSION: Readonly<Record<string, string>> = {
   // A policy that would hide rows makes a statement fail instead.
   row_security: 'off',
   default_transaction_isolation: 'read committed',
-  // In milliseconds: then what waits gives its connection back, and is sent again later. See request-queue.ts.
-  lock_timeout: '1000',
   standard_conforming_strings: 'on',
   plan_cache_mode: 'auto',
   DateStyle: 'ISO, MDY',
