@@ -368,7 +368,15 @@ describe('RequestQueue', () => {
   it('begins what stores while it is held, and while its tenant is', () => {
     const order: string[] = [];
     const queue = new RequestQueue({
-      ...{ slots: 4, max: 9, tenantSlots: null, waitMs: A_WHILE_MS, merge: true, giveUp: () => null },
+      ...{
+        slots: 4,
+        max: 9,
+        tenantSlots: null,
+        waitMs: A_WHILE_MS,
+        lockWaitMs: A_WHILE_MS,
+        merge: true,
+        giveUp: () => null,
+      },
       ...{ isHeld: () => true, isTenantHeld: () => true },
     });
     const kind = (name: string, isStore: boolean): Kind<string> => ({
