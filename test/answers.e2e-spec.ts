@@ -136,6 +136,24 @@ describe.each(['true', 'false'])('an answer is bounded in bytes, FAST_PATH=%s', 
     }
   });
 
+  it.each([{}, { include: ['blobs'] }])(
+    'reads no further than to the end of the page, whatever the size of documents, with %j',
+    async (more) => {
+      const thread_id = aThread();
+      // The oldest cannot be printed: Postgres has no room for a text of 1 GiB.
+      await app.database.sql(
+        `insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata)
+         select $1, '', n::text, case n when 0 then (select jsonb_build_object('a', jsonb_agg(1e131071)) from generate_series(1, 8300))
+                                        else jsonb_build_object('a', repeat('x', 500000)) end, '{}'
+           from generate_series(0, 9) as n`,
+        [thread_id],
+      );
+      const first = await app.post('list', { thread_id, ...more });
+      expect([first.status, first.json.length]).toEqual([200, 1]);
+      expect(first.headers['x-next-cursor']).toBeDefined();
+    },
+  );
+
   it('several lists at once are each answered as if alone', async () => {
     const threads = [await sharing(60 * KIB, 5), await sharing(90 * KIB, 5), await sharing(10, 5)];
     const lists = Array.from({ length: 30 }, (_, n) => ({

@@ -22,6 +22,9 @@ export interface ReadForm {
  */
 const LIMIT_STEPS = [10, 100, 1000];
 
+/** In bytes, of documents. */
+const LARGE = 64 * 1024;
+
 export function formOf(
   filter: CheckpointFilter,
   limit: number,
@@ -140,14 +143,17 @@ function tupleText(form: ReadForm, tables: Tables): string {
  * kind `beyond`. Postgres 15 and newer stop there, since a count that grows cannot fall again. The first checkpoint always
  * belongs to the page.
  *
- * Windows without an order take the rows as they come. `offset 0` keeps documents from being made text twice.
+ * Windows without an order take the rows as they come. What a window holds has to stay small, since one that outgrows
+ * `work_mem` reads all that there is before it goes on: large documents pass it as jsonb, and become text twice. `offset 0`
+ * keeps the others from that.
  */
 function pageText(form: ReadForm, tables: Tables, pageBytes: number): string {
   const { parts, values, isMerged } = form;
   const limit = isMerged ? `v.v${values.length}::int` : `(select $${values.length}::int)`;
   const hasParts = parts.length > 0;
   return `
-      select a, b, c, d, e, case when not is_beyond then f end, case when not is_beyond then g end, asked::int
+      select a, b, c, d, e, case when not is_beyond then coalesce(f, large_f::text) end,
+             case when not is_beyond then coalesce(g, large_g::text) end, asked::int
              ${hasParts ? `, k, case when is_beyond then 'beyond' else kind end, case when not is_beyond then blob end` : ''}
         from (
           select *, pg_catalog.count(*) filter (where is_beyond) over (rows unbounded preceding) as beyond
@@ -166,16 +172,21 @@ function pageText(form: ReadForm, tables: Tables, pageBytes: number): string {
                     ) as page
                    cross join lateral (
                      (select thread_id as a, checkpoint_ns as b, checkpoint_id as c, parent_checkpoint_id as d, type as e,
-                             document.f, document.g ${hasParts ? ', null as kind, null::bytea as blob' : ''},
+                             case when pg_catalog.octet_length(f) < ${LARGE} then f end as f,
+                             case when pg_catalog.octet_length(g) < ${LARGE} then g end as g,
+                             case when pg_catalog.octet_length(f) >= ${LARGE} then checkpoint end as large_f,
+                             case when pg_catalog.octet_length(g) >= ${LARGE} then metadata end as large_g,
+                             ${hasParts ? 'null as kind, null::bytea as blob,' : ''}
                              ${bytesOf('thread_id', 'checkpoint_ns', 'checkpoint_id', 'parent_checkpoint_id', 'f', 'g')} as bytes
                         from (select case when not is_more then checkpoint::text end as f,
                                      case when not is_more then metadata::text end as g
-                              offset 0) as document)
+                              offset 0) as document
+                      offset 0)
                      ${parts
                        .map((part) => partOf(part, tables))
                        .map(
                          ({ columns, from, order, bytes }) =>
-                           `union all (select ${columns}, kind, blob, ${bytes} from ${from} where not is_more ${order})`,
+                           `union all (select ${columns}, null, null, kind, blob, ${bytes} from ${from} where not is_more ${order})`,
                        )
                        .join('\n')}
                    ) as part

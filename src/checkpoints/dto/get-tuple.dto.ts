@@ -32,7 +32,6 @@ export class GetTupleRequest extends LatestOrKeyDto {
   /** The answer to this request: the tuple, or `null` when there is none. */
   toAnswer(tuple: CheckpointTuple | null): string | JsonWithBlobs {
     if (tuple === null) return 'null';
-    const large: Buffer[] = [];
-    return answerOf(TupleResponse.json(tuple, { taskPath: this.include != null }, large), large);
+    return answerOf((large) => TupleResponse.json(tuple, { taskPath: this.include != null }, large));
   }
 }

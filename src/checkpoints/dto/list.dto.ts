@@ -112,8 +112,9 @@ export class ListRequest {
   /** The answer to this request. When rows were left out, the header x-next-cursor says where to go on. */
   toAnswer(page: CheckpointPage, response: ServerResponse): string | JsonWithBlobs {
     if (page.next !== null) response.setHeader('x-next-cursor', cursorOf(page.next, this.fixedKey()));
-    const large: Buffer[] = [];
-    const tuples = page.tuples.map((tuple) => TupleResponse.json(tuple, { taskPath: true }, large));
-    return answerOf(`[${tuples.join()}]`, large);
+    return answerOf(
+      (large) =>
+        `[${page.tuples.map((tuple) => TupleResponse.json(tuple, { taskPath: true }, large)).join()}]`,
+    );
   }
 }

@@ -1,5 +1,6 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { JsonWithBlobs, PLACE } from '../../http/json-with-blobs.js';
+import { LimitExceededError } from '../checkpoint.errors.js';
 import type { CheckpointTuple, StoredBlob, StoredBytes, StoredWrite } from '../checkpoint.js';
 import { callersThreadId } from '../tenant.js';
 
@@ -93,9 +94,20 @@ export class TupleResponse {
   }
 }
 
-/** An answer whose text was made with these large blobs. */
-export function answerOf(json: string, large: Buffer[]): string | JsonWithBlobs {
-  return large.length === 0 ? json : new JsonWithBlobs(json, large);
+/** In characters: V8 makes no longer string. */
+const MAX_STRING = 2 ** 29 - 24;
+
+/** An answer as `make` writes it, which gives the large blobs of its places to the list. @throws LimitExceededError */
+export function answerOf(make: (large: Buffer[]) => string): string | JsonWithBlobs {
+  const large: Buffer[] = [];
+  try {
+    const json = make(large);
+    return large.length === 0 ? json : new JsonWithBlobs(json, large);
+  } catch (error) {
+    // Bytes are bounded as they are read; a name of control characters becomes six times as long as it was.
+    if (error instanceof RangeError) throw new LimitExceededError('The answer', 'of V8', MAX_STRING);
+    throw error;
+  }
 }
 
 const NEEDS_ESCAPING = /["\\\u0000-\u001f\ud800-\udfff]/;
