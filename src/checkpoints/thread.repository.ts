@@ -117,7 +117,7 @@ export class ThreadRepository {
            select c.thread_id, c.checkpoint_ns, c.parent_checkpoint_id
              from head
              join ${checkpoints} c using (thread_id, checkpoint_ns, checkpoint_id)
-            where case when jsonb_typeof(c.checkpoint -> 'v') = 'number' then (c.checkpoint -> 'v')::numeric < 4 end
+            where case when pg_catalog.jsonb_typeof(c.checkpoint -> 'v') = 'number' then (c.checkpoint -> 'v')::numeric < 4::numeric end
               and exists (select 1
                             from ${writes} w
                            where w.thread_id = c.thread_id and w.checkpoint_ns = c.checkpoint_ns

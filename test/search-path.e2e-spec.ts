@@ -1,0 +1,137 @@
+import { execFile } from 'node:child_process';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { startApp } from './support/app.js';
+import { aPut, aPutWrites, aWrite, base64 } from './support/builders.js';
+import { createDatabase } from './support/database.js';
+import { aKey } from './support/keys.js';
+
+const fileOf = (name: string) => fileURLToPath(new URL(`../dist/src/${name}`, import.meta.url));
+
+/** Keeps what Postgres is asked: the SQL of every simple query and of every statement that is parsed. */
+async function aTap(target: URL) {
+  const statements = new Set<string>();
+  const server = net.createServer((incoming) => {
+    const outgoing = net.connect(Number(target.port), target.hostname);
+    for (const socket of [incoming, outgoing]) socket.on('error', () => undefined);
+    incoming.pipe(outgoing).pipe(incoming);
+    let started = false;
+    let rest = Buffer.alloc(0);
+    incoming.on('data', (chunk: Buffer) => {
+      rest = Buffer.concat([rest, chunk]);
+      for (;;) {
+        // The first message has no type.
+        const head = started ? 1 : 0;
+        if (rest.length < head + 4 || rest.length < head + rest.readUInt32BE(head)) return;
+        const type = started ? String.fromCharCode(rest[0] ?? 0) : '';
+        const [end, parts] = [head + rest.readUInt32BE(head), rest.toString('utf8', head + 4).split('\0')];
+        if (type === 'Q') statements.add(parts[0] ?? '');
+        if (type === 'P') statements.add(parts[1] ?? '');
+        rest = rest.subarray(end);
+        started = true;
+      }
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as net.AddressInfo;
+  const url = Object.assign(new URL(target), { hostname: '127.0.0.1', port: String(port) });
+  return { url: url.href, statements, close: () => server.close() };
+}
+
+/** Words of the grammar that are followed by a parenthesis, and are the names of functions as well. */
+const GRAMMAR = new Set([
+  'extract',
+  'coalesce',
+  'array',
+  'cast',
+  'row',
+  'any',
+  'exists',
+  'nullif',
+  'greatest',
+  'least',
+]);
+
+/**
+ * The functions that a statement names without their schema, and that take arguments: one of those types exactly, in any
+ * schema of the search path, would be called instead where Postgres's own takes others by conversion.
+ */
+function unqualifiedIn(statement: string, functions: ReadonlySet<string>): string[] {
+  const code = statement
+    .replace(/--[^\n]*/g, '')
+    .replace(/'(?:[^']|'')*'/g, "''")
+    // Columns of a relation: `as w (task_id, idx)`, `insert into t (id)`.
+    .replace(/\b(as|into|on|with ordinality) +[\w".]+ *\(/gi, '$1 (');
+  return [...code.matchAll(/(?<![.\w"])([a-z_]\w*) *\((?! *\))/gi)]
+    .map(([, name]) => name!.toLowerCase())
+    .filter((name) => functions.has(name) && !GRAMMAR.has(name));
+}
+
+it.each(['true', 'false'])(
+  'leaves no function of any statement to the search path, with FAST_PATH=%s',
+  async (FAST_PATH) => {
+    const database = await createDatabase({ like: 'empty' });
+    const tap = await aTap(new URL(database.url));
+    const environment = { AUTH_MODE: 'keys', AUDIT_LOG: 'table', FAST_PATH, DATABASE_URL: tap.url };
+    const run = (name: string, ...args: string[]) =>
+      promisify(execFile)(process.execPath, [fileOf(name), ...args], {
+        env: { PATH: process.env.PATH, ...environment },
+        cwd: tmpdir(),
+      });
+    await run('migrate.js');
+    const app = await startApp(environment, database);
+    const headers = { 'x-agent-api-key': await aKey(database, { scopes: ['admin'] }) };
+    const blobs = [{ channel: 'a', version: '1', type: 't', blob: base64('blob') }];
+    const checkpoint = { v: 3, channel_versions: { a: '1' } };
+    const metadata = { run_id: 'r', counters_since_delta_snapshot: { a: 1 } };
+    const thread_id = 't';
+    const include = ['blobs', 'pending_writes', 'pending_sends'];
+    const requests: [string, object][] = [
+      ['put', aPut({ thread_id, checkpoint_id: '1', checkpoint, blobs, metadata })],
+      ['put', aPut({ thread_id, checkpoint_id: '2', parent_checkpoint_id: '1', checkpoint, metadata })],
+      ...[true, false].map((upsert): [string, object] => [
+        'put-writes',
+        aPutWrites({ thread_id, checkpoint_id: '2', writes: [aWrite()], upsert }),
+      ]),
+      ['get-tuple', { thread_id, include }],
+      ['list', { thread_id, include, filter_metadata: { run_id: 'r' } }],
+      ['list', { limit: 1, include }],
+      ['list', { thread_id, limit: 1, before_checkpoint_id: '2' }],
+      ['delta-channel-history', { thread_id, channels: ['a'] }],
+      ['copy-thread', { source_thread_id: thread_id, target_thread_id: 'other' }],
+      ['prune', { thread_ids: ['other'], strategy: 'keep_latest' }],
+      ['prune', { thread_ids: ['other'], strategy: 'delete' }],
+      ['delete-for-runs', { run_ids: ['r'] }],
+      ['delete-thread', { thread_id }],
+    ];
+    for (const [operation, body] of requests) {
+      const { status } = await app.post(operation, body, headers);
+      expect([operation, Math.trunc(status / 100)]).toEqual([operation, 2]);
+    }
+    const made = (await app.send('/keys/create', { name: 'n', scopes: ['read'] }, headers)).json;
+    const rotated = (await app.send('/keys/rotate', { id: made.id }, headers)).json;
+    await app.post('get-tuple', { thread_id }, { 'x-agent-api-key': rotated.key });
+    await app.send('/keys/list', {}, headers);
+    await app.send('/keys/revoke', { id: made.id }, headers);
+    expect((await app.get('/health/ready')).status).toBe(200);
+    await app.post('put', aPut({ thread_id: 'moved' }), headers);
+    await run('tenants.js', 'move', '--tenant', 'team', '--thread', 'moved');
+    await run('tenants.js', 'list');
+    await app.close();
+
+    const rows = await database.sql<{ name: string }>(
+      `select distinct proname as name from pg_proc where pronamespace = 'pg_catalog'::regnamespace`,
+    );
+    const functions = new Set(rows.map(({ name }) => name));
+    expect(tap.statements.size).toBeGreaterThan(30);
+    const found = [...tap.statements].flatMap((statement) =>
+      unqualifiedIn(statement, functions).map((name) => `${name} in ${statement.trim().slice(0, 200)}`),
+    );
+    expect(found).toEqual([]);
+    tap.close();
+    await database.drop();
+  },
+  120_000,
+);
