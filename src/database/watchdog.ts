@@ -122,11 +122,7 @@ export class Watchdog {
   private async terminate(pids: number[]): Promise<void> {
     const { rows } = await this.pool.query<{ pid: number }>(
       // After a failover the numbers are other connections', which began after those that were lost.
-<<<<<<< HEAD
       `select other.pid
-=======
-      `select pg_catalog.pg_terminate_backend(other.pid, 5000::bigint)
->>>>>>> 24adfe7 (fix(database): name every function by its schema)
          from pg_catalog.pg_stat_activity as other
          join pg_catalog.pg_stat_activity as own on own.pid = pg_catalog.pg_backend_pid()
         where other.pid = any($1::int[]) and other.pid <> own.pid and other.usename = own.usename
@@ -202,21 +198,8 @@ export class Watchdog {
     const expired = new AbortController();
     const asked = performance.now();
     try {
-<<<<<<< HEAD
       const sessions = await Promise.race([
         client.connect().then(async () => (await client.query<Session>(SESSIONS)).rows),
-=======
-      const rows = await Promise.race([
-        client.connect().then(async () => {
-          const sql = `
-            select pg_catalog.left(query, ${TEXT_LENGTH}) as text,
-                   extract(epoch from pg_catalog.clock_timestamp() - query_start) * 1000::numeric as age
-              from pg_catalog.pg_stat_activity
-             where state = 'active' and wait_event is distinct from 'ClientWrite'
-               and usename = current_user and datname = pg_catalog.current_database()`;
-          return (await client.query<{ text: string; age: string }>(sql)).rows;
-        }),
->>>>>>> 24adfe7 (fix(database): name every function by its schema)
         delay(PROBE_MS, null, { signal: expired.signal }),
       ]);
       return sessions && ((connection, silence) => this.isAtWork(connection, silence, sessions, asked));
