@@ -2,8 +2,9 @@ import zlib from 'node:zlib';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-/** The limits as they come: BODY_LIMIT_BYTES, BLOB_LIMIT_BYTES, ROWS_LIMIT, the bytes of a key. */
-const BODY = 64 * MIB;
+/** The limits as they come: DOCUMENT_LIMIT_BYTES, DOCUMENT_NODES_LIMIT, BLOB_LIMIT_BYTES, ROWS_LIMIT, the bytes of a key. */
+const DOCUMENT_BYTES = 16 * MIB;
+const NODES = 200_000;
 const BLOB = 32 * MIB;
 const ROWS = 10_000;
 const KEY = 2600;
@@ -90,32 +91,32 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'put',
-    what: 'a document of 60 MiB, one text',
-    request: (n) => request('put', put(n, { checkpoint: { text: 'x'.repeat(BODY - 4 * MIB) } })),
+    what: 'a document of 15 MiB, one text',
+    request: (n) => request('put', put(n, { checkpoint: { text: 'x'.repeat(DOCUMENT_BYTES - MIB) } })),
   },
   {
     operation: 'put',
-    what: 'a document of 16 MiB of empty objects, compressed',
+    what: 'a document of 199,900 empty objects, compressed',
     request: (n) =>
       packed(
         'put',
-        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{"a":[${'{},'.repeat(5_500_000)}0]}}`,
+        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{"a":[${'{},'.repeat(NODES - 100)}0]}}`,
       ),
   },
   {
     operation: 'put',
-    what: 'metadata of 16 MiB of empty objects, compressed',
+    what: 'metadata of 199,900 empty objects, compressed',
     request: (n) =>
       packed(
         'put',
-        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{},"metadata":{"a":[${'{},'.repeat(5_500_000)}0]}}`,
+        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{},"metadata":{"a":[${'{},'.repeat(NODES - 100)}0]}}`,
       ),
   },
   {
     operation: 'put',
-    what: '1,000,000 members in channel_versions',
+    what: '10,000 channel_versions with long names, compressed',
     request: (n) => {
-      const members = Array.from({ length: 1_000_000 }, (_, i) => `"channel-${i}":"1"`).join();
+      const members = Array.from({ length: ROWS }, (_, i) => `"${`${i}-`.padEnd(1500, 'c')}":"1"`).join();
       return packed(
         'put',
         `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{"channel_versions":{${members}}}}`,
@@ -124,20 +125,20 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'put',
-    what: 'arrays nested 5,000 deep',
+    what: 'arrays nested 990 deep',
     request: (n) =>
       request(
         'put',
-        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{"a":${'['.repeat(5000)}${']'.repeat(5000)}}}`,
+        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{"a":${'['.repeat(990)}${']'.repeat(990)}}}`,
       ),
   },
   {
     operation: 'put',
-    what: 'numbers of 131,072 digits, 1,000 of them in 9 bytes each',
+    what: '199,900 numbers of 71 digits in 4 bytes each',
     request: (n) =>
       request(
         'put',
-        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{"a":[${'1e131071,'.repeat(999)}1]}}`,
+        `{"thread_id":"t${n}","checkpoint_id":"1","checkpoint":{"a":[${'1e70,'.repeat(NODES - 100)}1]}}`,
       ),
   },
   {
@@ -175,10 +176,10 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'get-tuple',
-    what: '8 blobs of 32 MiB',
+    what: '7 blobs of 32 MiB',
     stored: [
-      chain(1, naming(8)),
-      `${blobsOf(8, BLOB)} where thread = 't0'`,
+      chain(1, naming(7)),
+      `${blobsOf(7, BLOB)} where thread = 't0'`,
       `insert into checkpoint_blobs (thread_id, channel, version, type, blob)
        select thread, channel, version, type, blob from checkpoint_blobs cross join ${THREADS} where thread <> 't0'`,
     ],
@@ -186,21 +187,21 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'get-tuple',
-    what: '20,000 blobs and 20,000 writes of 4 KB',
-    stored: [chain(1, naming(20_000)), blobsOf(20_000, 4000), writesOf(1, 20_000, 4000)],
+    what: '10,000 blobs and 20,000 writes of 4 KB',
+    stored: [chain(1, naming(ROWS)), blobsOf(ROWS, 4000), writesOf(1, 20_000, 4000)],
     request: (n) => request('get-tuple', { thread_id: `t${n}` }),
   },
   {
     operation: 'get-tuple',
-    what: '1,000,000 channels without a blob',
-    stored: [chain(1, naming(1_000_000))],
+    what: '10,000 channels without a blob',
+    stored: [chain(1, naming(ROWS))],
     request: (n) => request('get-tuple', { thread_id: `t${n}` }),
   },
   {
     operation: 'get-tuple',
-    what: 'include with 200 words',
+    what: 'include that names a part twice',
     stored: [chain(1, naming(1)), blobsOf(1, 100)],
-    request: (n) => request('get-tuple', { thread_id: `t${n}`, include: Array<string>(200).fill('blobs') }),
+    request: (n) => request('get-tuple', { thread_id: `t${n}`, include: ['blobs', 'blobs'] }),
   },
   {
     operation: 'list',
@@ -229,16 +230,15 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'list',
-    what: 'a filter of 4,000 arrays on metadata of as many',
+    what: 'a filter of 4 arrays in an array, on metadata of 60,000',
     stored: [
       chain(
         1,
         DOCUMENT,
-        `jsonb_build_object('a', (select jsonb_agg('[0]'::jsonb) || '[[1]]' from generate_series(1, 4000)))`,
+        `jsonb_build_object('a', (select jsonb_agg('[0]'::jsonb) || '[[1]]' from generate_series(1, 60000)))`,
       ),
     ],
-    request: (n) =>
-      packed('list', `{"thread_id":"t${n}","filter_metadata":{"a":[${'[1],'.repeat(4000)}[1]]}}`),
+    request: (n) => request('list', { thread_id: `t${n}`, filter_metadata: { a: [[1], [2], [3], [4]] } }),
   },
   {
     operation: 'list',
@@ -266,8 +266,8 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'copy-thread',
-    what: '8 blobs of 32 MiB',
-    stored: [chain(1, naming(8)), `${blobsOf(8, BLOB)} where thread = 't0'`],
+    what: '7 blobs of 32 MiB',
+    stored: [chain(1, naming(7)), `${blobsOf(7, BLOB)} where thread = 't0'`],
     request: (n) => request('copy-thread', { source_thread_id: 't0', target_thread_id: `copy${n}` }),
   },
   {
@@ -292,12 +292,12 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'prune',
-    what: '2,000 checkpoints whose metadata names 1,000 delta channels',
+    what: '2,000 checkpoints whose metadata names 256 delta channels',
     stored: [
       chain(
         2000,
         DOCUMENT,
-        `jsonb_build_object('counters_since_delta_snapshot', (select jsonb_object_agg('c' || k, 1) from generate_series(1, 1000) as k))`,
+        `jsonb_build_object('counters_since_delta_snapshot', (select jsonb_object_agg('c' || k, 1) from generate_series(1, 256) as k))`,
       ),
     ],
     request: (n) => request('prune', { thread_ids: [`t${n}`], strategy: 'keep_latest' }),
@@ -321,19 +321,22 @@ export const SCENARIOS: Scenario[] = [
   },
   {
     operation: 'delta-channel-history',
-    what: 'a name of 1 MiB along 300 checkpoints, compressed',
+    what: 'a name of 65,536 letters along 300 checkpoints, compressed',
     stored: [chain(300)],
     request: (n) =>
-      packed('delta-channel-history', JSON.stringify({ thread_id: `t${n}`, channels: ['x'.repeat(MIB)] })),
+      packed(
+        'delta-channel-history',
+        JSON.stringify({ thread_id: `t${n}`, channels: ['x'.repeat(64 * KIB)] }),
+      ),
   },
   {
     operation: 'delta-channel-history',
-    what: '5,000 channels along 200 checkpoints',
-    stored: [chain(200)],
+    what: '256 channels along 5,000 checkpoints',
+    stored: [chain(5000)],
     request: (n) =>
       request('delta-channel-history', {
         thread_id: `t${n}`,
-        channels: Array.from({ length: 5000 }, (_, i) => `c${i}`),
+        channels: Array.from({ length: 256 }, (_, i) => `c${i}`),
       }),
   },
   {
