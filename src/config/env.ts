@@ -356,7 +356,7 @@ export class Settings {
     this.documentNodesLimit = env.DOCUMENT_NODES_LIMIT;
     this.rowsLimit = env.ROWS_LIMIT;
     this.listDefaultLimit = env.LIST_DEFAULT_LIMIT;
-    this.answerLimitBytes = env.ANSWER_LIMIT_BYTES ?? Math.min(32 * MIB, Math.ceil(env.INFLIGHT_BYTES / 8));
+    this.answerLimitBytes = env.ANSWER_LIMIT_BYTES ?? Math.min(16 * MIB, Math.ceil(env.INFLIGHT_BYTES / 16));
     this.tupleLimitBytes = env.TUPLE_LIMIT_BYTES;
     this.logLevel = env.LOG_LEVEL;
     this.fastPath = env.FAST_PATH;
