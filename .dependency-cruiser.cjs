@@ -35,12 +35,13 @@ module.exports = {
     ),
     layer(
       'repository',
-      '^src/checkpoints/(channel-histories|checkpoint\\.repository|delta-chain|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$',
+      '^src/checkpoints/(channel-histories|checkpoint\\.repository|delta-chain|put-order|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$',
       [
         DOMAIN,
-        '^src/checkpoints/(entities/|(channel-histories|delta-chain|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$)',
+        '^src/checkpoints/(entities/|(channel-histories|delta-chain|put-order|thread\\.repository|tables|jsonb-text|postgres-array|read\\.(rows|sql|statement)|store\\.statement|thread-lock)\\.ts$)',
         '^src/(database/(binary-client|database|faults|request-queue))\\.ts$',
         '^src/config/env\\.ts$',
+        '^src/metrics/metrics\\.ts$',
         nest('common'),
         'node_modules/typeorm/',
       ],

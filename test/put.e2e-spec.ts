@@ -184,6 +184,17 @@ describe('put', () => {
     expect(await rows()).toEqual(once);
   });
 
+  it('is counted when its id is not above its parent’s, since it is then not the latest', async () => {
+    const thread_id = aThread();
+    const count = async () =>
+      Number(/puts_not_above_parent_total (\d+)/.exec((await app.get('/metrics')).text)?.[1] ?? NaN);
+    const before = await count();
+    await app.post('put', aPut({ thread_id, checkpoint_id: '5', parent_checkpoint_id: '4' }));
+    await app.post('put', aPut({ thread_id, checkpoint_id: '3', parent_checkpoint_id: '5' }));
+    expect((await count()) - before).toBe(1);
+    expect((await app.post('get-tuple', { thread_id })).json.checkpoint_id).toBe('5');
+  });
+
   it('stores nothing of a request that fails', async () => {
     const thread_id = aThread();
     const deep = '['.repeat(20_000) + ']'.repeat(20_000);

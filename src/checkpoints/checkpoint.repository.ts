@@ -4,6 +4,7 @@ import { Settings } from '../config/env.js';
 import { Database } from '../database/database.js';
 import { sqlStateOf } from '../database/faults.js';
 import type { Kind } from '../database/request-queue.js';
+import { Metrics } from '../metrics/metrics.js';
 import { ChannelHistories, type HistoriesOf, type HistoryLimits } from './channel-histories.js';
 import { UnstorableDocumentError } from './checkpoint.errors.js';
 import type {
@@ -16,6 +17,7 @@ import type {
   TuplePart,
   ChannelHistory,
 } from './checkpoint.js';
+import { PutOrder } from './put-order.js';
 import { type Read, ReadStatements } from './read.statement.js';
 import { MERGE, type Store, StoreStatement, threadOf } from './store.statement.js';
 import { type Tables, tablesOf } from './tables.js';
@@ -30,12 +32,15 @@ export class CheckpointRepository {
   private readonly tables: Tables;
   private readonly stores: Kind<Store>;
   private readonly reads: ReadStatements;
+  private readonly order: PutOrder;
 
   constructor(
     dataSource: DataSource,
     private readonly database: Database,
     settings: Settings,
+    metrics: Metrics,
   ) {
+    this.order = new PutOrder(metrics);
     const tables = tablesOf(dataSource);
     this.tables = tables;
     const limits = { pageBytes: settings.answerLimitBytes, tupleBytes: settings.tupleLimitBytes };
@@ -93,6 +98,7 @@ export class CheckpointRepository {
   /** Stores the checkpoint and its blobs. Existing blobs are kept; an existing checkpoint keeps its parent. */
   async upsertCheckpoint(checkpoint: NewCheckpoint): Promise<void> {
     await storable(this.database.merge(this.stores, checkpoint.key.threadId, { checkpoint }));
+    this.order.look(checkpoint);
   }
 
   /** Stores the writes, all or none; existing ones are kept. No (task, idx) may occur twice. */

@@ -63,6 +63,8 @@ export class Metrics {
     queueMax: () => 0,
   };
   requestsInFlight = 0;
+  /** Checkpoints that were put below their parent: see `PutOrder`. */
+  putsNotAboveParent = 0;
   readonly queueWait = new Distribution(SECONDS);
   readonly queueRefused = new Tally<Refusal>('reason', REFUSALS);
   readonly statementRequests = new Distribution(REQUESTS);
@@ -177,6 +179,13 @@ export class Metrics {
       'database_retries_total',
       'Statements sent again, by class of the SQLSTATE before',
       this.databaseRetries,
+    );
+    this.add(
+      'puts_not_above_parent_total',
+      'counter',
+      "Checkpoints whose id is not above their parent's, so that they are not the latest",
+      'sum',
+      () => [{ labels: {}, value: this.putsNotAboveParent }],
     );
     this.distribution(
       'event_loop_delay_seconds',
