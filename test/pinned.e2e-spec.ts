@@ -19,6 +19,8 @@ const PINNED = {
   TimeZone: { given: 'Asia/Kolkata', needed: 'UTC' },
 };
 
+const isDirect = process.env.TEST_POOLER_URL === undefined;
+
 describe.each(['true', 'false'])('whatever the database says, FAST_PATH=%s', (FAST_PATH) => {
   let database: TestDatabase;
   let app: TestApp;
@@ -68,27 +70,31 @@ describe.each(['true', 'false'])('whatever the database says, FAST_PATH=%s', (FA
     }
     const seen = await database.sql<{ operation: string; name: string; value: string }>('select * from seen');
     expect(new Set(seen.map(({ operation }) => operation)).size).toBeGreaterThanOrEqual(5);
-    const wrong = seen.filter(({ name, value }) => PINNED[name as keyof typeof PINNED].needed !== value);
+    // Behind a pooler a statement's transaction has begun before it could be told.
+    const told = seen.filter(({ name }) => isDirect || name !== 'transaction_isolation');
+    const wrong = told.filter(({ name, value }) => PINNED[name as keyof typeof PINNED].needed !== value);
     expect(wrong).toEqual([]);
   });
 
   // A pooler has to know the role.
-  const itDirectly = process.env.TEST_POOLER_URL === undefined ? it : it.skip;
-  itDirectly('a policy that hides rows makes reads fail, and none comes back empty', async () => {
-    const thread_id = aThread();
-    await app.post('put', aPut({ thread_id }));
-    const role = `plain_${randomUUID().replaceAll('-', '')}`;
-    await database.sql(`create role ${role} login password 'plain'`);
-    await database.sql(`grant select, insert, update, delete on all tables in schema public to ${role}`);
-    const url = Object.assign(new URL(database.url), { username: role, password: 'plain' });
-    const plain = await startApp({ FAST_PATH, DATABASE_URL: url.href }, database);
-    expect((await plain.post('get-tuple', { thread_id })).json).toMatchObject({ thread_id });
-    await database.sql('alter table checkpoints enable row level security');
-    expect((await plain.post('get-tuple', { thread_id })).status).toBe(500);
-    expect((await plain.post('list', { thread_id })).status).toBe(500);
-    await database.sql('alter table checkpoints disable row level security');
-    await plain.close();
-    await database.sql(`drop owned by ${role}`);
-    await database.sql(`drop role ${role}`);
-  });
+  (isDirect ? it : it.skip)(
+    'a policy that hides rows makes reads fail, and none comes back empty',
+    async () => {
+      const thread_id = aThread();
+      await app.post('put', aPut({ thread_id }));
+      const role = `plain_${randomUUID().replaceAll('-', '')}`;
+      await database.sql(`create role ${role} login password 'plain'`);
+      await database.sql(`grant select, insert, update, delete on all tables in schema public to ${role}`);
+      const url = Object.assign(new URL(database.url), { username: role, password: 'plain' });
+      const plain = await startApp({ FAST_PATH, DATABASE_URL: url.href }, database);
+      expect((await plain.post('get-tuple', { thread_id })).json).toMatchObject({ thread_id });
+      await database.sql('alter table checkpoints enable row level security');
+      expect((await plain.post('get-tuple', { thread_id })).status).toBe(500);
+      expect((await plain.post('list', { thread_id })).status).toBe(500);
+      await database.sql('alter table checkpoints disable row level security');
+      await plain.close();
+      await database.sql(`drop owned by ${role}`);
+      await database.sql(`drop role ${role}`);
+    },
+  );
 });

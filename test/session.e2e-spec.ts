@@ -38,8 +38,7 @@ async function aTap(target: URL) {
 /** What would outlive its transaction on a connection that a pooler gives to others next. */
 const LEFT_BEHIND = [
   /(^|;)\s*set\s+(?!local\b|transaction\b)/i,
-  /set_config\s*\((?![^()]*,\s*true\s*\))/i,
-  /search_path/i,
+  /set_config\s*\((?!'[^']*',\s*'[^']*',\s*true\s*\))/i,
   /pg_(try_)?advisory_lock/i,
   /(^|;)\s*(listen|load|prepare|declare|discard|reset|create\s+temp)/i,
 ];

@@ -33,9 +33,14 @@ export function withOptions(databaseUrl: string, ours: string): { url: string; o
   return { url: url.href, options: `${given} ${ours}` };
 }
 
+/** A statement's own transaction has begun when it could be told; a serialisation failure is sent again. */
+const ONLY_OF_SESSIONS = ['default_transaction_isolation'];
+
 /** SQL that sets, until the transaction ends, what a session has otherwise; '' when it has nothing otherwise. */
 export function beforeStatements(session: Readonly<Record<string, string>>): string {
-  const settings = Object.entries(SESSION).filter(([name, value]) => session[name] !== value);
+  const settings = Object.entries(SESSION).filter(
+    ([name, value]) => session[name] !== value && !ONLY_OF_SESSIONS.includes(name),
+  );
   const calls = settings.map(([name, value]) => `pg_catalog.set_config('${name}', '${value}', true)`);
   return calls.length === 0 ? '' : `select ${calls.join(', ')}`;
 }
