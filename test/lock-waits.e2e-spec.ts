@@ -191,20 +191,36 @@ describe('what one statement asks too much', () => {
     expect((await answer).status).toBe(200);
   });
 
+  const pids = async () => {
+    await database.sql('select pg_stat_clear_snapshot()');
+    const rows = await database.sql<{ pid: number }>(
+      `select pid from pg_stat_activity where datname = current_database() and application_name = 'checkpoint-backend'`,
+    );
+    return rows.map(({ pid }) => pid);
+  };
+
   it('closes no connection when Postgres refuses it', async () => {
     app = await startApp({ DATABASE_POOL_MAX: '1' }, database);
     await raise('23514');
-    const pids = async () =>
-      (
-        await database.sql<{ pid: number }>(
-          `select pid from pg_stat_activity where datname = current_database() and application_name = 'checkpoint-backend'`,
-        )
-      ).map(({ pid }) => pid);
     await put(aThread());
     const before = await pids();
     for (let n = 0; n < 5; n += 1) expect((await put('greedy')).status).toBe(500);
     expect((await put(aThread())).status).toBe(200);
-    await database.sql('select pg_stat_clear_snapshot()');
+    expect(await pids()).toEqual(before);
+  });
+
+  it('closes no connection when this service refuses the answer in the middle of a transaction', async () => {
+    app = await startApp({ DATABASE_POOL_MAX: '1', TUPLE_LIMIT_BYTES: '2000' }, database);
+    const thread_id = aThread();
+    await app.post('put', aPut({ thread_id, checkpoint_id: '1' }));
+    await app.post('put', aPut({ thread_id, checkpoint_id: '2', parent_checkpoint_id: '1' }));
+    const writes = [aWrite({ channel: 'a', blob: 'x'.repeat(4000) })];
+    await app.post('put-writes', aPutWrites({ thread_id, checkpoint_id: '1', writes }));
+    const before = await pids();
+    for (let n = 0; n < 5; n += 1) {
+      expect((await app.post('delta-channel-history', { thread_id, channels: ['a'] })).status).toBe(413);
+    }
+    expect((await put(aThread())).status).toBe(200);
     expect(await pids()).toEqual(before);
   });
 });

@@ -160,6 +160,32 @@ describe('what is done to whole threads', () => {
     expect(await idsOf(threads)).toEqual([]);
   });
 
+  it.each([
+    { threads: 2, what: 'prune' },
+    { threads: 2, what: 'delete-for-runs' },
+    { threads: 130, what: 'prune' },
+    { threads: 130, what: 'delete-for-runs' },
+  ])('$what of $threads is done to all when others use a row of one', async ({ threads: count, what }) => {
+    const [run, threads] = [aThread(), Array.from({ length: count }, () => aThread()).sort()];
+    await seed(threads, run);
+    let deleted: ReturnType<TestApp['post']> | undefined;
+    await inSession(async (client) => {
+      await client.query('select from checkpoints where thread_id = $1 for update', [threads[1]]);
+      deleted = app.post(what, {
+        ...(what === 'prune' ? { thread_ids: threads, strategy: 'delete' } : { run_ids: [run] }),
+      });
+      await until('the others are gone', async () => (await idsOf(threads.slice(0, 1))).length < 2);
+      // For longer than a lock is waited for at once: it is then tried again.
+      await delay(2500);
+    });
+    expect((await deleted)?.status).toBe(204);
+    const left = await app.database.sql(
+      'select from checkpoints where thread_id = any($1) and ($2 or checkpoint_id = $3)',
+      [threads, what === 'prune', '1'],
+    );
+    expect(left).toEqual([]);
+  });
+
   it('keeps stores from their thread for a moment at most while it waits for a row', async () => {
     const thread_id = aThread();
     await app.post('put', aPut({ thread_id }));

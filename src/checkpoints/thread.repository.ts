@@ -197,18 +197,23 @@ export class ThreadRepository {
       await this.deleteOrphanedBlobs(query, ids);
     };
     const touched = (ids: StoredThreadId[]) => ({ thread_ids: ids.map(callersThreadId) });
+    const left = new Set<StoredThreadId>();
+    let isNothing = true;
+    let found: StoredThreadId[] = [];
+    let pass = 1;
     await this.database.transactions('', async (transaction) => {
-      let isNothing = true;
+      await inBatches(transaction, left, remove, touched);
       // One thread after the other, and then again: while the first was looked at, it may have been copied to one that was not
       // there yet. A run that goes on storing has no end of this.
-      for (let pass = 1, found: StoredThreadId[] = []; pass <= MAX_PASSES;) {
+      while (pass <= MAX_PASSES) {
         values[1] = found.at(-1) ?? '';
         const rows = await transaction((query) => query<{ thread_id: StoredThreadId }>(find, values));
         if (rows.length === 0 && found.length === 0) break;
         if (rows.length === 0) pass += 1;
         else isNothing = false;
         found = rows.map((row) => row.thread_id);
-        await inBatches(transaction, new Set(found), remove, touched);
+        for (const id of found) left.add(id);
+        await inBatches(transaction, left, remove, touched);
       }
       if (isNothing) await transaction((_, record) => record());
     });
@@ -216,11 +221,11 @@ export class ThreadRepository {
 
   /** Does it to each thread, in one turn. */
   private async forEach(threadIds: StoredThreadId[], deed: Deed): Promise<void> {
-    const sorted = threadIds.toSorted();
+    const left = new Set(threadIds.toSorted());
     const detailOf = (ids: StoredThreadId[]) =>
       threadIds.length === 1 ? undefined : { thread_ids: ids.map(callersThreadId) };
     await this.database.transactions(threadIds[0] ?? '', (transaction) =>
-      inBatches(transaction, new Set(sorted), deed, detailOf),
+      inBatches(transaction, left, deed, detailOf),
     );
   }
 

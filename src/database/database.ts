@@ -150,25 +150,22 @@ export class Database implements OnApplicationShutdown {
 
   /**
    * The same for several transactions, one after the other, in one turn. When one of them meets a lock, `work` gives its
-   * connection back, and begins anew later: it is then given the results of those that are done, which are not done again.
+   * connection back, and begins anew later: it has to know by itself what is done.
    */
   transactions<T>(thread: string, work: (transaction: Transaction) => Promise<T>): Promise<T> {
     const deed = currentCaller()?.deed;
-    const done: unknown[] = [];
-    return this.inTurn(TRANSACTION, thread, (mode) => {
-      let count = 0;
-      return work(async <Result>(steps: (query: Query, record: Record) => Promise<Result>) => {
-        const part = count++;
-        if (part === done.length) {
-          const record =
-            (query: Query): Record =>
-            async (detail) =>
-              deed?.record(query, part, detail);
-          done.push(await this.retry(() => this.attempt((query) => steps(query, record(query)), mode)));
-        }
-        return done[part] as Result;
-      });
-    });
+    let part = 0;
+    return this.inTurn(TRANSACTION, thread, (mode) =>
+      work(async (steps) => {
+        const record =
+          (query: Query): Record =>
+          async (detail) =>
+            deed?.record(query, part, detail);
+        const result = await this.retry(() => this.attempt((query) => steps(query, record(query)), mode));
+        part += 1;
+        return result;
+      }),
+    );
   }
 
   /** Runs statements that read from one snapshot. */
@@ -267,10 +264,7 @@ export class Database implements OnApplicationShutdown {
       return false;
     }
     if (statement instanceof Statement || (statement !== undefined && this.before === '')) return true;
-    return client.query('rollback').then(
-      () => true,
-      () => false,
-    );
+    return rolledBack(client);
   }
 
   private async attempt<T>(
@@ -280,16 +274,24 @@ export class Database implements OnApplicationShutdown {
   ): Promise<T> {
     const client = await this.pool.connect();
     let isUsable = false;
+    /** What the last statement was refused with. Other errors are ours, and the connection is as good as before. */
+    let refusal: unknown = null;
+    const ask = async (sql: string, values?: unknown[]) => {
+      try {
+        return await client.query(sql, values);
+      } catch (error) {
+        refusal = error;
+        throw error;
+      }
+    };
     try {
-      await client.query(
-        `begin isolation level ${isolation}; set local lock_timeout = ${lockWaitMs}; ${this.before}`,
-      );
-      const result = await work(async (sql, values) => (await client.query(sql, values)).rows as never);
-      await client.query('commit');
+      await ask(`begin isolation level ${isolation}; set local lock_timeout = ${lockWaitMs}; ${this.before}`);
+      const result = await work(async (sql, values) => (await ask(sql, values)).rows as never);
+      await ask('commit');
       isUsable = true;
       return result;
     } catch (error) {
-      isUsable = await this.isUsableAfter(error, client);
+      isUsable = await (refusal === null ? rolledBack(client) : this.isUsableAfter(refusal, client));
       throw error;
     } finally {
       client.release(!isUsable);
@@ -394,6 +396,14 @@ function described({ code, message }: Fault): string {
 
 function unreachable(cause?: unknown): DatabaseUnavailableError {
   return new DatabaseUnavailableError('The database cannot be reached', { cause });
+}
+
+/** Ends the transaction; false when that fails too. */
+function rolledBack(client: PoolClient): Promise<boolean> {
+  return client.query('rollback').then(
+    () => true,
+    () => false,
+  );
 }
 
 /** What the server said of one request alone, in words for its caller. */
