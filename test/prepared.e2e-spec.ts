@@ -64,7 +64,7 @@ describe('the prepared statements of a connection', () => {
     const kept = await client.query<{ name: string; generic_plans: string; custom_plans: string }>(
       'select * from pg_prepared_statements',
     );
-    expect(kept.rows.length).toBeLessThanOrEqual(48);
+    expect(kept.rows.length).toBeLessThanOrEqual(32);
     const [first] = kept.rows.filter(({ name }) => name === 'often');
     expect(Number(first?.generic_plans) + Number(first?.custom_plans)).toBe(300);
     expect(kept.rows.map(({ name }) => name)).toEqual(expect.arrayContaining(['n0', 'n299', 'n298']));

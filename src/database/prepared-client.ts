@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { Client, type ClientConfig } from 'pg';
 
-/** Statements that keep their plan on a connection; a plan takes Postgres some 50 to 300 kB. */
-const MAX_PREPARED = 48;
+/** Statements that keep their plan on a connection; a plan takes Postgres 50 to 420 kB. */
+const MAX_PREPARED = 32;
 /** Texts whose name is remembered: a hash costs more than the look-up. */
 const MAX_NAMES = 512;
 

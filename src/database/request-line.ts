@@ -258,16 +258,23 @@ export class Line<Request> {
   }
 
   /**
-   * Of the tenants whose share is not in use the one with the fewest turns, and of that what is sent again, else the thread
-   * that is first; null when none may begin.
+   * Of the tenants whose share is not in use the one with the fewest turns, and of that what is sent again, what came upon
+   * the fewest locks first, else the thread that is first; null when none may begin.
    */
   first(): Candidate<Request> | null {
     let first: Candidate<Request> | null = null;
+    let tries = Infinity;
     for (const group of this.again) {
-      const { at, tenant, isPatient, isDue } = group;
-      if (!isDue || (first !== null && tenant.turns >= first.tenant.turns)) continue;
-      const isFree = isPatient ? this.shares.mayWait(tenant) : this.hasLane(tenant);
-      if (isFree && this.mayBegin(tenant)) first = { at, tenant, from: group };
+      const { at, tenant, members, isPatient, isDue } = group;
+      const [{ tries: own }] = members as [Waiting<Request>];
+      const isBehind =
+        first !== null &&
+        (tenant.turns > first.tenant.turns || (tenant.turns === first.tenant.turns && own >= tries));
+      if (!isDue || isBehind || !this.mayBegin(tenant)) continue;
+      if (isPatient ? this.shares.mayWait(tenant) : this.hasLane(tenant)) {
+        first = { at, tenant, from: group };
+        tries = own;
+      }
     }
     const turn = this.firstTurn();
     if (turn === null) return first;

@@ -551,6 +551,24 @@ describe('RequestQueue', () => {
       expect(shared.statements.slice(8).filter(([name]) => name === 'few')).toHaveLength(1);
     });
 
+    it('goes before those that came upon more locks', async () => {
+      const { add, ends, statements } = aQueue({ slots: 2 }, false);
+      const lock = async (at: number) => {
+        ends.splice(at, 1)[0]?.(locked);
+        await delay(0);
+      };
+      for (const name of ['old 1', 'old 2']) void add(name, name);
+      await lock(0);
+      await lock(0);
+      await lock(0);
+      expect(statements.at(-1)).toEqual(['old 2']);
+      await delay(100); // until the first one might begin
+      void add('new', 'new');
+      await lock(1);
+      await lock(0);
+      expect(statements.slice(-2)).toEqual([['new'], ['new']]);
+    });
+
     it('leaves when its caller does', async () => {
       const { add, end, statements } = aQueue({ slots: 1 }, false);
       const caller = new Caller();
