@@ -45,7 +45,8 @@ export default {
   ],
   // Node keeps every ESM module registry of a worker alive: some 25 MB a file.
   workerIdleMemoryLimit: '1GB',
-  testTimeout: 30_000,
+  // Shared machines are slow by a factor of ten at times; a test that hangs still ends.
+  testTimeout: 90_000,
   // Most of their time tests wait, for Postgres or for processes: one for each core, not one less.
   maxWorkers: '100%',
 };
