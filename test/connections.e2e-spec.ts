@@ -93,6 +93,28 @@ describe('an idle connection', () => {
     expect(await Promise.all(busy.map((client) => client.status()))).toEqual([200, 200]);
   });
 
+  it(
+    'is closed when nobody takes its answer, also of what asks for no key',
+    async () => {
+      app = await startApp({ MAX_CONNECTIONS: '4', STALL_TIMEOUT_MS: '1000' });
+      for (let n = 0; n < 4; n += 1) {
+        const { socket } = await open();
+        socket.pause();
+        // Far more than the kernel's buffers hold.
+        socket.write('GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: test\r\n\r\n'.repeat(30));
+      }
+      await delay(500);
+      expect(await (await open()).closed()).toBe(''); // all are busy
+      const isServed = () =>
+        fetch(`${app.url}/health/live`).then(
+          ({ ok }) => ok,
+          () => false,
+        );
+      await until('there is room again', isServed);
+    },
+    SLOW_MS,
+  );
+
   it('is counted', async () => {
     app = await startApp();
     await open();

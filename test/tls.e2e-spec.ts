@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import https from 'node:https';
 import net from 'node:net';
@@ -209,6 +210,23 @@ describe('a service with TLS', () => {
       const service = Service.start({ DATABASE_URL: database.url, ...own, [without]: '' });
       expect(await service.exited()).toBe(1);
       expect(service.log).toContain(says);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'makes room for who shakes hands when others take all connections and do not',
+    async () => {
+      const service = await start({ MAX_CONNECTIONS: '4', HEADERS_TIMEOUT_MS: '600000' });
+      const silent: net.Socket[] = [];
+      for (let n = 0; n < 4; n += 1) {
+        const socket = net.connect(Number(new URL(service.url).port), '127.0.0.1');
+        socket.on('error', () => undefined);
+        await once(socket, 'connect');
+        silent.push(socket);
+      }
+      expect(await shown(service)).toBe('first');
+      for (const socket of silent) socket.destroy();
     },
     SLOW_MS,
   );

@@ -2,6 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import tls from 'node:tls';
 import type { Settings } from '../config/env.js';
+import { SMALL_BODY_BYTES } from './body-memory.js';
 import { onClose, openOn } from './on-close.js';
 
 /** How often Node looks for connections that are over their time, at most. */
@@ -11,6 +12,8 @@ const KEEP_ALIVE_PROBE_MS = 60_000;
 const CLOSED_AT_ONCE = 1 / 64;
 /** Requests of a connection that may wait for their answers, before no more of it is read. */
 const MAX_PIPELINED = 32;
+/** While all connections are taken, an answer has to get on in so long, or in half of `QUEUE_WAIT_MS` when that is longer. */
+const PRESSED_MS = 1000;
 
 /**
  * Ends connections whose client takes too long to send a request, or is gone without a word, and bounds how many there are,
@@ -27,33 +30,76 @@ export function limitClients(server: Server, settings: Settings): () => number {
   (server as { connectionsCheckingInterval?: number }).connectionsCheckingInterval = CHECK_MS;
   server.on('connection', (socket: Socket) => socket.setKeepAlive(true, KEEP_ALIVE_PROBE_MS));
   server.prependListener('request', limitPipeline);
-  return limitConnections(server, maxConnections);
+  return limitConnections(server, maxConnections, settings);
 }
 
-/** Over the limit the connections that have been idle for longest make room; when none is idle a new one is refused. */
-function limitConnections(server: Server, max: number): () => number {
+/**
+ * Over the limit the connections that have been idle for longest make room; when none is idle a new one is refused. Who does
+ * not take an answer, whatever it is of, is cut off: a connection is busy that long, and nobody needs a key to make it so.
+ */
+function limitConnections(server: Server, max: number, settings: Settings): () => number {
   const all = new Set<Socket>();
-  /** With TLS, those whose handshake is done. */
+  /** With TLS, those whose handshake is done; the others are in `shaking`, by their other end. */
   const ready = server instanceof tls.Server ? new Set<Socket>() : all;
+  const shaking = new Map<string, Socket>();
   const keep = (sockets: Set<Socket>, socket: Socket) => {
     sockets.add(socket);
     openOn(socket); // it is idle from now on
     socket.once('close', () => sockets.delete(socket));
   };
   server.prependListener('connection', (socket: Socket) => {
-    if (all.size >= max && closeIdle(ready, Math.ceil(max * CLOSED_AT_ONCE)) === 0) socket.destroy();
-    else keep(all, socket);
+    const isRoom = all.size < max;
+    if (!isRoom && closeIdle([...ready, ...shaking.values()], Math.ceil(max * CLOSED_AT_ONCE)) === 0) {
+      socket.destroy();
+      return;
+    }
+    keep(all, socket);
+    if (ready === all) return;
+    const peer = peerOf(socket);
+    shaking.set(peer, socket);
+    socket.once('close', () => shaking.get(peer) === socket && shaking.delete(peer));
   });
   if (ready !== all) {
     server.prependListener('secureConnection', (socket: Socket) => {
+      shaking.delete(peerOf(socket));
       keep(ready, socket);
     });
   }
+  const timer = setInterval(() => {
+    const now = performance.now();
+    for (const socket of ready) paceAnswers(socket, settings, all.size >= max, now);
+  }, CHECK_MS).unref();
+  server.once('close', () => {
+    clearInterval(timer);
+  });
   return () => all.size;
 }
 
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
+
+/** Ends a connection that takes too little of what is written to it. See `Inflight`, which knows how large an answer is. */
+function paceAnswers(socket: Socket, settings: Settings, isPressed: boolean, now: number): void {
+  const open = openOn(socket);
+  const { writableLength } = socket;
+  if (writableLength === 0) {
+    open.paceAt = 0;
+    return;
+  }
+  const { stallTimeoutMs, queueWaitMs, minBytesPerSecond } = settings;
+  const window = isPressed ? Math.min(stallTimeoutMs, Math.max(PRESSED_MS, queueWaitMs / 2)) : stallTimeoutMs;
+  const isRated = isPressed || writableLength > SMALL_BODY_BYTES;
+  const least = isRated ? Math.max(1, (minBytesPerSecond * window) / 1000) : 1;
+  const taken = socket.bytesWritten - writableLength;
+  if (open.paceAt === 0 || taken - open.paceBytes >= least) {
+    open.paceBytes = taken;
+    open.paceAt = now;
+  } else if (now - open.paceAt >= window) socket.destroy();
+}
+
 /** Returns how many there were. */
-function closeIdle(sockets: Set<Socket>, count: number): number {
+function closeIdle(sockets: Socket[], count: number): number {
   const idle: { socket: Socket; since: number }[] = [];
   for (const socket of sockets) {
     const { responses, idleSince } = openOn(socket);

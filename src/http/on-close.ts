@@ -14,6 +14,9 @@ interface Open {
   idleSince: number;
   /** Called after each response. */
   onLess: (() => void) | null;
+  /** How much had been taken of what is written when that was last fast enough, and when that was; 0: nothing waits. */
+  paceBytes: number;
+  paceAt: number;
 }
 
 /**
@@ -38,7 +41,13 @@ export function openOn(socket: Socket): Open {
   const connection: Connection = socket;
   let open = connection[OPEN];
   if (open === undefined) {
-    open = connection[OPEN] = { responses: [], idleSince: performance.now(), onLess: null };
+    open = connection[OPEN] = {
+      responses: [],
+      idleSince: performance.now(),
+      onLess: null,
+      paceBytes: 0,
+      paceAt: 0,
+    };
     socket.once('close', allClosed);
   }
   return open;
