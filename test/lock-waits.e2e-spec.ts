@@ -68,6 +68,31 @@ describe('threads that are locked', () => {
     for (const status of await statuses(stuck)) expect([200, 204]).toContain(status);
   });
 
+  it.each(['true', 'false'])(
+    'and a table that is, as while it gets an index, hold up no reads, FAST_PATH=%s',
+    async (FAST_PATH) => {
+      app = await startApp({ DATABASE_POOL_MAX: '4', FAST_PATH }, database);
+      const threads = Array.from({ length: 24 }, (_, n) => `thread-${n}`);
+      await put('other');
+      await database.sql('begin');
+      await database.sql('lock table checkpoint_writes in share mode');
+      let isHeld = true;
+      const stuck = threads.map((thread_id) =>
+        app.post('put-writes', aPutWrites({ thread_id, writes: [aWrite()] })).finally(() => {
+          expect(isHeld).toBe(false);
+        }),
+      );
+      await blocked(1);
+      for (let round = 0; round < 4; round += 1) {
+        expect((await app.post('get-tuple', { thread_id: 'other' })).status).toBe(200);
+        expect((await put('other')).status).toBe(200);
+      }
+      isHeld = false;
+      await database.sql('rollback');
+      expect(await statuses(stuck)).toEqual(Array(24).fill(204));
+    },
+  );
+
   it('get 503 after STATEMENT_TIMEOUT_MS, however often they were sent again', async () => {
     app = await startApp({ STATEMENT_TIMEOUT_MS: '1500' }, database);
     const [thread_id = ''] = await lockedThreads(1);

@@ -19,12 +19,19 @@ afterEach(async () => {
 
 const scrape = async (): Promise<Scrape> => scrapeOf((await app.get('/metrics')).text);
 
-/** A statement that waits for it: the lock of a table that every operation uses. */
+/** What every operation waits for: the lock of a table. */
 async function whileLocked(work: () => Promise<void>): Promise<void> {
   await database.sql('begin');
   await database.sql('lock table checkpoints');
   await work();
   await database.sql('rollback');
+}
+
+/** Stores wait for it, and keep their connections. */
+async function whileHeldUp(work: (open: () => Promise<unknown>) => Promise<void>): Promise<void> {
+  const gate = await aGate(database);
+  await gate.close();
+  await work(gate.open);
 }
 
 async function until(condition: () => Promise<boolean>): Promise<void> {
@@ -129,14 +136,14 @@ describe('GET /metrics', () => {
     expect(before.value('pool_max_connections')).toBe(2);
     expect(before.value('queue_max_requests')).toBe(3);
     expect(before.value('queue_refused_total', { reason: 'full' })).toBe(0);
-    await whileLocked(async () => {
-      const answers = Array.from({ length: 7 }, () => app.post('get-tuple', { thread_id: aThread() }));
+    await whileHeldUp(async (open) => {
+      const answers = Array.from({ length: 7 }, () => app.post('put', aPut({ thread_id: aThread() })));
       await until(async () => (await scrape()).value('queue_refused_total', { reason: 'full' }) === 2);
       const { value } = await scrape();
       expect(value('pool_connections', { state: 'in_use' })).toBe(2);
       expect(value('queue_waiting_requests')).toBe(3);
       await until(async () => (await scrape()).value('queue_refused_total', { reason: 'timeout' }) === 3);
-      await database.sql('rollback');
+      await open();
       await Promise.all(answers);
     });
     const { value } = await scrape();
@@ -146,16 +153,16 @@ describe('GET /metrics', () => {
     expect(value('queue_wait_seconds_count')).toBe(2);
     expect(value('statement_duration_seconds_count')).toBe(2);
     expect(value('statement_duration_seconds_sum')).toBeGreaterThan(0.8);
-    expect(value('requests_total', { operation: 'get-tuple', status: '503' })).toBe(5);
+    expect(value('requests_total', { operation: 'put', status: '503' })).toBe(5);
   });
 
   it('measures how long requests waited in the queue', async () => {
     await start({ DATABASE_POOL_MAX: '1' });
-    await whileLocked(async () => {
-      const answers = [app.post('get-tuple', { thread_id: 'a' }), app.post('get-tuple', { thread_id: 'b' })];
+    await whileHeldUp(async (open) => {
+      const answers = ['a', 'b'].map((thread_id) => app.post('put', aPut({ thread_id })));
       await until(async () => (await scrape()).value('queue_waiting_requests') === 1);
       await delay(300);
-      await database.sql('rollback');
+      await open();
       await Promise.all(answers);
     });
     const { value } = await scrape();

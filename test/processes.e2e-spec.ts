@@ -6,6 +6,7 @@ import net from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { aPut, aPutWrites, aWrite, base64 } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
+import { aGate, HELD_UP } from './support/gate.js';
 import {
   aDataDir,
   cleanUp,
@@ -259,14 +260,14 @@ describe('several workers', () => {
       expect(new Set(workersOf(service)).size).toBe(2);
       for (const said of ['migrated: ', 'listening on ']) expect(service.log.split(said)).toHaveLength(2);
 
-      await database.sql('begin');
-      await database.sql('lock table checkpoints');
+      const gate = await aGate(database);
+      await gate.close();
       const answers = Array.from({ length: 20 }, (_, n) => store(service, String(n)));
-      const waiting = async () => (await database.sql('select 1 from pg_locks where not granted')).length;
+      const waiting = async () => (await database.sql(`select 1 ${HELD_UP}`)).length;
       await until('every connection is in use', async () => (await waiting()) >= 3);
       await delay(500);
       expect(await waiting()).toBe(3);
-      await database.sql('commit');
+      await gate.open();
       expect(new Set(await Promise.all(answers))).toEqual(new Set([200]));
       expect(await stored(service)).toHaveLength(20);
 
@@ -374,16 +375,16 @@ describe('several workers', () => {
       const database = await aDatabase('template');
       const service = await start({ DATABASE_URL: database.url, WORKERS: '2' });
       expect(workersOf(service).map(isRunning)).toEqual([true, true]);
-      await database.sql('begin');
-      await database.sql('lock table checkpoints');
+      const gate = await aGate(database);
+      await gate.close();
       const answers = ['1', '2'].map((id) => store(service, id).catch(() => 'broken off'));
       await until('both are busy', async () => {
-        return (await database.sql('select 1 from pg_locks where not granted')).length === 2;
+        return (await database.sql(`select 1 ${HELD_UP}`)).length === 2;
       });
       service.kill('SIGKILL');
       await until('the workers have ended', () => workersOf(service).every(isGone));
       expect(await Promise.all(answers)).toEqual(['broken off', 'broken off']);
-      await database.sql('rollback');
+      await gate.open();
     },
     SLOW_MS,
   );

@@ -100,10 +100,13 @@ function sessionOf(
   server?: Server,
 ): { url: string; options?: string } {
   if (server?.isPooled === true) return { url: databaseUrl };
+  const { lock_timeout, ...always } = SESSION;
   const { url, options } = withOptions(
     databaseUrl,
     optionsOf({
-      ...SESSION,
+      ...always,
+      // A migration has no server, and waits.
+      ...(server !== undefined && { lock_timeout }),
       // A transaction whose instance has stopped in the middle of it keeps its locks for so long.
       idle_in_transaction_session_timeout: statementTimeoutMs,
       ...(server?.noticesLoss === true && { client_connection_check_interval: LOSS_CHECK_MS }),

@@ -285,7 +285,8 @@ export class Database implements OnApplicationShutdown {
       }
     };
     try {
-      await ask(`begin isolation level ${isolation}; set local lock_timeout = ${lockWaitMs}; ${this.before}`);
+      const before = this.before === '' ? '' : `${this.before};`;
+      await ask(`begin isolation level ${isolation}; ${before} set local lock_timeout = ${lockWaitMs}`);
       const result = await work(async (sql, values) => (await ask(sql, values)).rows as never);
       await ask('commit');
       isUsable = true;

@@ -13,6 +13,8 @@ export const SESSION: Readonly<Record<string, string>> = {
   default_transaction_isolation: 'read committed',
   standard_conforming_strings: 'on',
   plan_cache_mode: 'auto',
+  // A table that others lock is waited for before a statement can say how long, which would keep all connections.
+  lock_timeout: '250',
   DateStyle: 'ISO, MDY',
   TimeZone: 'UTC',
 };
