@@ -42,6 +42,12 @@ const gauge = async (name: string) => {
   return Number(new RegExp(`^checkpoint_backend_${name} (\\d+)`, 'm').exec(text)?.[1]);
 };
 
+const isServed = () =>
+  fetch(`${app.url}/health/live`).then(
+    ({ ok }) => ok,
+    () => false,
+  );
+
 describe('an idle connection', () => {
   it(
     'is still there after the idle time of Node, and says for how long',
@@ -105,12 +111,27 @@ describe('an idle connection', () => {
       }
       await delay(500);
       expect(await (await open()).closed()).toBe(''); // all are busy
-      const isServed = () =>
-        fetch(`${app.url}/health/live`).then(
-          ({ ok }) => ok,
-          () => false,
-        );
       await until('there is room again', isServed);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'is closed when its body comes a byte at a time while all are taken',
+    async () => {
+      app = await startApp({ MAX_CONNECTIONS: '4', QUEUE_WAIT_MS: '2000' });
+      const slow = [await open(), await open(), await open(), await open()];
+      for (const client of slow) client.write(request(' '.repeat(1000)).subarray(0, -999));
+      const trickle = setInterval(() => {
+        for (const { socket } of slow) if (socket.writable) socket.write(' ');
+      }, 200);
+      try {
+        await delay(1000);
+        expect(await (await open()).closed()).toBe(''); // all are busy
+        await until('there is room again', isServed);
+      } finally {
+        clearInterval(trickle);
+      }
     },
     SLOW_MS,
   );

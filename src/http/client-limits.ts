@@ -12,7 +12,7 @@ const KEEP_ALIVE_PROBE_MS = 60_000;
 const CLOSED_AT_ONCE = 1 / 64;
 /** Requests of a connection that may wait for their answers, before no more of it is read. */
 const MAX_PIPELINED = 32;
-/** While all connections are taken, an answer has to get on in so long, or in half of `QUEUE_WAIT_MS` when that is longer. */
+/** While all connections are taken, a client has to get on in so long, or in half of `QUEUE_WAIT_MS` when that is longer. */
 const PRESSED_MS = 1000;
 
 /**
@@ -67,7 +67,7 @@ function limitConnections(server: Server, max: number, settings: Settings): () =
   }
   const timer = setInterval(() => {
     const now = performance.now();
-    for (const socket of ready) paceAnswers(socket, settings, all.size >= max, now);
+    for (const socket of ready) pace(socket, settings, all.size >= max, now);
   }, CHECK_MS).unref();
   server.once('close', () => {
     clearInterval(timer);
@@ -79,11 +79,15 @@ function peerOf({ remoteAddress, remotePort }: Socket): string {
   return `${remoteAddress} ${remotePort}`;
 }
 
-/** Ends a connection that takes too little of what is written to it. See `Inflight`, which knows how large an answer is. */
-function paceAnswers(socket: Socket, settings: Settings, isPressed: boolean, now: number): void {
+/**
+ * Ends a connection that takes too little of what is written to it or, while all connections are taken, sends too little of
+ * a body that is being read. See `Inflight`, which knows how large they are.
+ */
+function pace(socket: Socket, settings: Settings, isPressed: boolean, now: number): void {
   const open = openOn(socket);
   const { writableLength } = socket;
-  if (writableLength === 0) {
+  const isReading = isPressed && isBeingRead(open.responses.at(-1)?.req);
+  if (writableLength === 0 && !isReading) {
     open.paceAt = 0;
     return;
   }
@@ -91,11 +95,16 @@ function paceAnswers(socket: Socket, settings: Settings, isPressed: boolean, now
   const window = isPressed ? Math.min(stallTimeoutMs, Math.max(PRESSED_MS, queueWaitMs / 2)) : stallTimeoutMs;
   const isRated = isPressed || writableLength > SMALL_BODY_BYTES;
   const least = isRated ? Math.max(1, (minBytesPerSecond * window) / 1000) : 1;
-  const taken = socket.bytesWritten - writableLength;
-  if (open.paceAt === 0 || taken - open.paceBytes >= least) {
-    open.paceBytes = taken;
+  const moved = socket.bytesRead + socket.bytesWritten - writableLength;
+  if (open.paceAt === 0 || moved - open.paceBytes >= least) {
+    open.paceBytes = moved;
     open.paceAt = now;
   } else if (now - open.paceAt >= window) socket.destroy();
+}
+
+/** Whether it is the client that takes its time with the body: one that waits for memory does not flow. */
+function isBeingRead(request: IncomingMessage | undefined): boolean {
+  return request?.complete === false && request.readableFlowing === true;
 }
 
 /** Returns how many there were. */

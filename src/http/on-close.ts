@@ -14,7 +14,7 @@ interface Open {
   idleSince: number;
   /** Called after each response. */
   onLess: (() => void) | null;
-  /** How much had been taken of what is written when that was last fast enough, and when that was; 0: nothing waits. */
+  /** How many bytes had moved when that was last fast enough, and when that was; 0: nothing has to. */
   paceBytes: number;
   paceAt: number;
 }
