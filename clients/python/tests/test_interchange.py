@@ -106,11 +106,15 @@ VALUES: dict[str, Any] = {
     "primitive snapshot": _DeltaSnapshot(7),
 }
 
+#: jsonb prints these floats in another way, so that they come back as another value or type: ours become blobs.
+BLOBS_OF_OURS = {"tiny", "huge", "negative zero"}
+SAME_VALUES = {name: value for name, value in VALUES.items() if name not in BLOBS_OF_OURS}
+
 CASES: dict[str, tuple[Any, Any, Any, Any]] = {
     "every kind of value": (
-        a_checkpoint(VALUES),
+        a_checkpoint(SAME_VALUES),
         {"source": "loop", "step": 1, "parents": {}},
-        {name: "1.0" for name in VALUES},
+        {name: "1.0" for name in SAME_VALUES},
         {},
     ),
     "only what is new becomes a blob": (
@@ -219,7 +223,7 @@ async def test_writes_make_the_same_rows(
 
 @BOTH
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-async def test_what_jsonb_refuses_is_refused(
+async def test_what_jsonb_refuses_is_kept_as_a_blob_and_refused_in_metadata(
     saver: HttpCheckpointSaver,
     async_saver: HttpCheckpointSaver,
     postgres: PostgresSaver,
@@ -231,14 +235,21 @@ async def test_what_jsonb_refuses_is_refused(
     checkpoint = a_checkpoint({"score": value})
     with pytest.raises(psycopg.DataError):
         postgres.put(config, checkpoint, {}, {})
-    with pytest.raises(UnstorableValueError, match=r"thread .* (nan|-?inf) at checkpoint\.channel_values\.score"):
+    with pytest.raises(UnstorableValueError, match=r"thread .* (nan|-?inf) at metadata\.score"):
         if synchronous:
-            saver.put(config, checkpoint, {}, {"score": 1})
+            saver.put(config, a_checkpoint({}), {"score": value}, {})  # type: ignore[typeddict-unknown-key]
         else:
-            await async_saver.aput(config, checkpoint, {}, {"score": 1})
+            await async_saver.aput(config, a_checkpoint({}), {"score": value}, {})  # type: ignore[typeddict-unknown-key]
     with pytest.raises(UnstorableValueError, match="not JSON serializable"):
         saver.put(config, a_checkpoint({}), {"object": object()}, {})  # type: ignore[typeddict-unknown-key]
     assert saver.get_tuple(config) is None
+    if synchronous:
+        saver.put(config, checkpoint, {}, {"score": "1.0"})
+    else:
+        await async_saver.aput(config, checkpoint, {}, {"score": "1.0"})
+    found = saver.get_tuple(config)
+    assert found is not None
+    assert repr(found.checkpoint["channel_values"]["score"]) == repr(value)
 
 
 @BOTH
