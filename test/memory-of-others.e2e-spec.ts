@@ -76,6 +76,8 @@ describe('bodies that break under pressure', () => {
       const reads = async (tenant: string, thread_id: string, expected: Buffer) => {
         while (!isOver) {
           const { status, json } = await app.post('get-tuple', { thread_id }, as(tenant));
+          // A tenant's own broken bodies may keep its reads from their turn for longer than QUEUE_WAIT_MS.
+          if (status === 503 && tenant === 'evil') continue;
           if (status !== 200) wrong.push(`${tenant} ${status}`);
           else if (!Buffer.from(json.blobs[0].blob, 'base64').equals(expected)) wrong.push(`${tenant} read`);
           count += 1;
