@@ -1,5 +1,4 @@
 import { execFile } from 'node:child_process';
-import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -7,38 +6,9 @@ import { startApp } from './support/app.js';
 import { aPut, aPutWrites, aWrite, base64 } from './support/builders.js';
 import { createDatabase } from './support/database.js';
 import { aKey } from './support/keys.js';
+import { aTap } from './support/tap.js';
 
 const fileOf = (name: string) => fileURLToPath(new URL(`../dist/src/${name}`, import.meta.url));
-
-/** Keeps what Postgres is asked: the SQL of every simple query and of every statement that is parsed. */
-async function aTap(target: URL) {
-  const statements = new Set<string>();
-  const server = net.createServer((incoming) => {
-    const outgoing = net.connect(Number(target.port), target.hostname);
-    for (const socket of [incoming, outgoing]) socket.on('error', () => undefined);
-    incoming.pipe(outgoing).pipe(incoming);
-    let started = false;
-    let rest = Buffer.alloc(0);
-    incoming.on('data', (chunk: Buffer) => {
-      rest = Buffer.concat([rest, chunk]);
-      for (;;) {
-        // The first message has no type.
-        const head = started ? 1 : 0;
-        if (rest.length < head + 4 || rest.length < head + rest.readUInt32BE(head)) return;
-        const type = started ? String.fromCharCode(rest[0] ?? 0) : '';
-        const [end, parts] = [head + rest.readUInt32BE(head), rest.toString('utf8', head + 4).split('\0')];
-        if (type === 'Q') statements.add(parts[0] ?? '');
-        if (type === 'P') statements.add(parts[1] ?? '');
-        rest = rest.subarray(end);
-        started = true;
-      }
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as net.AddressInfo;
-  const url = Object.assign(new URL(target), { hostname: '127.0.0.1', port: String(port) });
-  return { url: url.href, statements, close: () => server.close() };
-}
 
 /** Words of the grammar that are followed by a parenthesis, and are the names of functions as well. */
 const GRAMMAR = new Set([
@@ -125,8 +95,9 @@ it.each(['true', 'false'])(
       `select distinct proname as name from pg_proc where pronamespace = 'pg_catalog'::regnamespace`,
     );
     const functions = new Set(rows.map(({ name }) => name));
-    expect(tap.statements.size).toBeGreaterThan(30);
-    const found = [...tap.statements].flatMap((statement) =>
+    const statements = new Set(tap.statements);
+    expect(statements.size).toBeGreaterThan(30);
+    const found = [...statements].flatMap((statement) =>
       unqualifiedIn(statement, functions).map((name) => `${name} in ${statement.trim().slice(0, 200)}`),
     );
     expect(found).toEqual([]);
