@@ -1,6 +1,6 @@
-import pg from 'pg';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, aWrite, base64 } from './support/builders.js';
+import { HELD_UP } from './support/gate.js';
 
 describe('prune and delete-for-runs', () => {
   let app: TestApp;
@@ -228,28 +228,33 @@ describe('prune and delete-for-runs', () => {
     async ({ operation, body, left }) => {
       const thread_id = aThread();
       await aChain(thread_id, 2, (at) => ({ metadata: at === 1 ? { run_id: thread_id } : {} }));
-      const waiting = async () => (await app.database.sql('select 1 from pg_locks where not granted')).length;
+      const { sql } = app.database;
+      const count = async (from: string) => (await sql(`select 1 ${from}`)).length;
       const until = async (done: () => Promise<boolean>) => {
         while (!(await done())) await new Promise((resolve) => setTimeout(resolve, 10));
       };
-      // Holds the put up at its second blob, when it has come upon the first.
-      const other = new pg.Client({ connectionString: app.database.url });
-      await other.connect();
-      await other.query('begin');
-      await other.query(`insert into checkpoint_blobs values ($1, '', 'z', '1', 't', '')`, [thread_id]);
+      // Holds the put up at its second blob, when it has come upon the first. Not by a lock, which it would wait for in pieces.
+      await sql("create sequence gate; select setval('gate', 2)");
+      await sql(`create function wait_for_gate() returns trigger language plpgsql as
+        $$ begin
+             while (select last_value from public.gate) = 2 loop perform pg_catalog.pg_sleep(0.01); end loop;
+             return new;
+           end $$`);
+      await sql(`create trigger gate before insert on checkpoint_blobs for each row when (new.channel = 'z')
+                 execute function wait_for_gate()`);
       const fork = { checkpoint_id: '0', checkpoint: { v: 4, channel_versions: { a: '1', z: '1' } } };
       const put = app.post('put', aPut({ thread_id, ...fork, blobs: [aBlob('a', '1'), aBlob('z', '1')] }));
-      await until(async () => (await waiting()) === 1);
+      await until(async () => (await count(HELD_UP)) === 1);
       let cleaned = false;
       const cleaning = app.post(operation, body(thread_id)).then((answer) => {
         cleaned = true;
         return answer.status;
       });
-      await until(async () => cleaned || (await waiting()) === 2);
-      await other.query('rollback');
-      await other.end();
+      await until(async () => cleaned || (await count('from pg_locks where not granted')) === 1);
+      await sql(`select setval('gate', 1)`);
       expect([(await put).status, await cleaning]).toEqual([200, 204]);
       expect({ ids: await ids(thread_id), blobs: await blobs(thread_id) }).toEqual(left);
+      await sql('drop trigger gate on checkpoint_blobs; drop function wait_for_gate; drop sequence gate');
     },
   );
 
