@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { Database, type Query, type Transaction } from '../database/database.js';
-import { sqlStateOf } from '../database/faults.js';
+import { faultOf, isLockTimeout, sqlStateOf } from '../database/faults.js';
 import { KeyTooLongError } from './checkpoint.errors.js';
 import { deltaChains } from './delta-chain.js';
 import { type Tables, isOfTenant, tablesOf } from './tables.js';
@@ -9,7 +9,6 @@ import { callersThreadId, type StoredThreadId, type TenantThreads } from './tena
 import { LOCK_SOURCE_AND_TARGET, LOCK_THREADS, MAX_LOCKED_THREADS, TRY_LOCK_THREADS } from './thread-lock.js';
 
 const INDEX_ROW_TOO_LARGE = '54000';
-const LOCK_NOT_AVAILABLE = '55P03';
 /** Threads that a look for those of a run gives at most, so that this process never holds more ids. */
 const MAX_FOUND_THREADS = 4096;
 
@@ -318,7 +317,7 @@ function anyOf(threadIds: string): string {
 }
 
 function inUse(error: unknown): never {
-  throw sqlStateOf(error) === LOCK_NOT_AVAILABLE ? new InUseError() : error;
+  throw isLockTimeout(faultOf(error)) ? new InUseError() : error;
 }
 
 function nothingIfInUse(error: unknown): StoredThreadId[] {
