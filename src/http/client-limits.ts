@@ -1,9 +1,10 @@
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import type { Socket } from 'node:net';
-import tls from 'node:tls';
 import type { Settings } from '../config/env.js';
 import { SMALL_BODY_BYTES } from './body-memory.js';
-import { onClose, openOn } from './on-close.js';
+import { Connections } from './connections.js';
+import { openOn } from './on-close.js';
+import { isTooSlow } from './pace.js';
 
 /** How often Node looks for connections that are over their time, at most. */
 const CHECK_MS = 1000;
@@ -12,9 +13,6 @@ const KEEP_ALIVE_PROBE_MS = 60_000;
 const CLOSED_AT_ONCE = 1 / 64;
 /** Requests of a connection that may wait for their answers, before no more of it is read. */
 const MAX_PIPELINED = 32;
-/** While all connections are taken, a client has to get on in so long, or in half of `QUEUE_WAIT_MS` when that is longer. */
-const PRESSED_MS = 1000;
-
 /**
  * Ends connections whose client takes too long to send a request, or is gone without a word, and bounds how many there are,
  * and how much each may ask for at once. See also `Inflight`.
@@ -38,33 +36,10 @@ export function limitClients(server: Server, settings: Settings): () => number {
  * not take an answer, whatever it is of, is cut off: a connection is busy that long, and nobody needs a key to make it so.
  */
 function limitConnections(server: Server, max: number, settings: Settings): () => number {
-  const all = new Set<Socket>();
-  /** With TLS, those whose handshake is done; the others are in `shaking`, by their other end. */
-  const ready = server instanceof tls.Server ? new Set<Socket>() : all;
-  const shaking = new Map<string, Socket>();
-  const keep = (sockets: Set<Socket>, socket: Socket) => {
-    sockets.add(socket);
-    openOn(socket); // it is idle from now on
-    socket.once('close', () => sockets.delete(socket));
-  };
-  server.prependListener('connection', (socket: Socket) => {
-    const isRoom = all.size < max;
-    if (!isRoom && closeIdle([...ready, ...shaking.values()], Math.ceil(max * CLOSED_AT_ONCE)) === 0) {
-      socket.destroy();
-      return;
-    }
-    keep(all, socket);
-    if (ready === all) return;
-    const peer = peerOf(socket);
-    shaking.set(peer, socket);
-    socket.once('close', () => shaking.get(peer) === socket && shaking.delete(peer));
-  });
-  if (ready !== all) {
-    server.prependListener('secureConnection', (socket: Socket) => {
-      shaking.delete(peerOf(socket));
-      keep(ready, socket);
-    });
-  }
+  const connections = Connections.of(server);
+  const { all, ready } = connections;
+  connections.mayOpen = () =>
+    all.size < max || closeIdle([...ready, ...connections.shaking], Math.ceil(max * CLOSED_AT_ONCE)) > 0;
   const timer = setInterval(() => {
     const now = performance.now();
     for (const socket of ready) pace(socket, settings, all.size >= max, now);
@@ -73,10 +48,6 @@ function limitConnections(server: Server, max: number, settings: Settings): () =
     clearInterval(timer);
   });
   return () => all.size;
-}
-
-function peerOf({ remoteAddress, remotePort }: Socket): string {
-  return `${remoteAddress} ${remotePort}`;
 }
 
 /**
@@ -91,15 +62,9 @@ function pace(socket: Socket, settings: Settings, isPressed: boolean, now: numbe
     open.paceAt = 0;
     return;
   }
-  const { stallTimeoutMs, queueWaitMs, minBytesPerSecond } = settings;
-  const window = isPressed ? Math.min(stallTimeoutMs, Math.max(PRESSED_MS, queueWaitMs / 2)) : stallTimeoutMs;
-  const isRated = isPressed || writableLength > SMALL_BODY_BYTES;
-  const least = isRated ? Math.max(1, (minBytesPerSecond * window) / 1000) : 1;
+  const rate = isPressed || writableLength > SMALL_BODY_BYTES ? settings.minBytesPerSecond : null;
   const moved = socket.bytesRead + socket.bytesWritten - writableLength;
-  if (open.paceAt === 0 || moved - open.paceBytes >= least) {
-    open.paceBytes = moved;
-    open.paceAt = now;
-  } else if (now - open.paceAt >= window) socket.destroy();
+  if (isTooSlow(open, moved, settings, { rate, isPressed, now })) socket.destroy();
 }
 
 /** Whether it is the client that takes its time with the body: one that waits for memory does not flow. */
@@ -122,9 +87,8 @@ function closeIdle(sockets: Socket[], count: number): number {
 /** What Node keeps of a connection of which it reads no more; it does so itself when answers are not taken. */
 type Paused = Socket & { _paused?: boolean; parser?: { resume: () => void } | null };
 
-function limitPipeline({ socket }: IncomingMessage, response: ServerResponse): void {
+function limitPipeline({ socket }: IncomingMessage): void {
   const open = openOn(socket);
-  onClose(response, () => undefined);
   if (open.responses.length < MAX_PIPELINED) return;
   const paused: Paused = socket;
   paused._paused = true;

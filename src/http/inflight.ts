@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Settings } from '../config/env.js';
 import { BodyMemory, SMALL_BODY_BYTES } from './body-memory.js';
 import { onClose } from './on-close.js';
+import { isTooSlow } from './pace.js';
 import { type Account, Share } from './share.js';
 
 const SWEEP_MS = 500;
@@ -11,11 +12,7 @@ const COPIES = 3;
 const ANSWER_SHARE = 1 / 4;
 /** Smaller answers are not counted: as many are with Node and the kernel. */
 const COUNTED_ANSWER_BYTES = 16 * 1024;
-/**
- * While others wait for memory, a client has so long to get on, or half of `QUEUE_WAIT_MS` when that is longer, and has to
- * take an answer so many times faster: as fast as the longest body has to come within `BODY_TIMEOUT_MS`.
- */
-const PRESSED_MS = 1000;
+/** While others wait for memory, an answer has to be taken so many times faster: as the longest body has to come in `BODY_TIMEOUT_MS`. */
 const PRESSED_RATE = 8;
 
 /**
@@ -190,20 +187,11 @@ export class Inflight {
     factor: number,
     now: number,
   ): void {
-    const { stallTimeoutMs, queueWaitMs, minBytesPerSecond } = this.settings;
-    const window = isPressed
-      ? Math.min(stallTimeoutMs, Math.max(PRESSED_MS, queueWaitMs / 2))
-      : stallTimeoutMs;
-    const rate = minBytesPerSecond * factor;
-    const least = held > SMALL_BODY_BYTES ? Math.max(1, (rate * window) / 1000) : 1;
-    if (share.paceAt === 0 || moved - share.paceBytes >= least) {
-      share.paceBytes = moved;
-      share.paceAt = now;
-    } else if (now - share.paceAt >= window && share.exchange !== null) {
-      const { request, response } = share.exchange;
-      if (!response.headersSent) response.statusCode = 408; // for the log
-      request.socket.destroy();
-    }
+    const rate = held > SMALL_BODY_BYTES ? this.settings.minBytesPerSecond * factor : null;
+    if (!isTooSlow(share, moved, this.settings, { rate, isPressed, now }) || share.exchange === null) return;
+    const { request, response } = share.exchange;
+    if (!response.headersSent) response.statusCode = 408; // for the log
+    request.socket.destroy();
   }
 
   private areAnswersHeld({ account }: Share): boolean {

@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Pace } from './pace.js';
 
 const LISTENERS = Symbol('listeners');
 type Watched = ServerResponse & { [LISTENERS]?: (() => void)[] | null };
@@ -8,15 +9,12 @@ const OPEN = Symbol('open');
 type Connection = Socket & { [OPEN]?: Open };
 
 /** The responses of a connection that are not closed yet. An array: a long-lived Set leaves its former tables in the old space. */
-interface Open {
+interface Open extends Pace {
   responses: ServerResponse[];
   /** Since when there are none, as `performance.now()` has it. */
   idleSince: number;
   /** Called after each response. */
   onLess: (() => void) | null;
-  /** How many bytes had moved when that was last fast enough, and when that was; 0: nothing has to. */
-  paceBytes: number;
-  paceAt: number;
 }
 
 /**

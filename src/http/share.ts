@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Caller } from './caller.js';
+import type { Pace } from './pace.js';
 
 /** What the requests of one tenant take together. */
 export interface Account {
@@ -23,7 +24,7 @@ export interface Waiting {
 }
 
 /** What one request takes of the memory, from its arrival until its answer is written or its connection is gone. */
-export class Share {
+export class Share implements Pace {
   readonly caller: Caller;
   /** Granted to its body: what has arrived, and some more that may. */
   bodyBytes = 0;
@@ -35,7 +36,6 @@ export class Share {
   waiting: Waiting | null = null;
   /** What had arrived at the last sweep. */
   sweptBytes = 0;
-  /** How far its connection had come when it last was fast enough, and when that was; 0: not seen yet. */
   paceBytes = 0;
   paceAt = 0;
 
