@@ -41,7 +41,7 @@ export interface Waiting<Request> extends Followed {
   tenant: Tenant;
   caller: Caller;
   begun: boolean;
-  /** Whether this was not its first statement. */
+  /** Whether it had a statement already, so that what follows is not its first. */
   hasBegun: boolean;
   /** When it was to be sent again for the first time, and how often it came upon a lock. */
   againSince: number | null;
