@@ -78,7 +78,7 @@ module.exports = {
       [
         '^src/http/',
         '^src/checkpoints/checkpoint\\.errors\\.ts$',
-        '^src/config/env\\.ts$',
+        '^src/config/(env|regular-file)\\.ts$',
         '^src/(metrics/metrics|tracing/tracing)\\.ts$',
         NODE,
         nest('(common|platform-express|swagger)'),

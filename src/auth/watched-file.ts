@@ -1,10 +1,7 @@
-import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
 import { Logger } from '@nestjs/common';
+import { textOfFile } from '../config/regular-file.js';
 
 const LOOK_MS = 1000;
-/** Far above any number of keys; what is larger is another file. */
-const MAX_BYTES = 16 * 1024 * 1024;
 
 /**
  * A file that is read again when its text changes. It is looked at, not watched: a mounted secret changes by a symbolic link
@@ -36,7 +33,7 @@ export class WatchedFile {
 
   private async look(): Promise<void> {
     try {
-      const text = await textOf(this.path);
+      const text = await textOfFile(this.path);
       if (text !== this.text) {
         this.take(text);
         this.text = text;
@@ -63,19 +60,5 @@ export class WatchedFile {
           this.lookLater();
         });
     }, LOOK_MS).unref();
-  }
-}
-
-/** @throws Error when it cannot be read, is no file or too large */
-async function textOf(path: string): Promise<string> {
-  // What a pipe has is gone once it is read, and nobody may be at its other end: opening it must not wait.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  try {
-    const stat = await file.stat();
-    if (!stat.isFile()) throw new Error('is no regular file');
-    if (stat.size > MAX_BYTES) throw new Error(`is larger than ${MAX_BYTES} bytes`);
-    return await file.readFile('utf8');
-  } finally {
-    await file.close();
   }
 }

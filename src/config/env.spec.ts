@@ -1,3 +1,7 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Settings } from './env.js';
 
 describe('Settings', () => {
@@ -98,6 +102,16 @@ describe('Settings', () => {
 
   it.each([' 10', '1e3', '0x10', 'true', '-1', '10.0'])('refuses %j as an integer', (text) => {
     expect(() => new Settings({ DATABASE_POOL_MAX: text })).toThrow(/DATABASE_POOL_MAX must be/);
+  });
+
+  it.each(['TLS_CERT', 'DATABASE_SSL_CA'])('refuses a pipe as %s, which may never end', (name) => {
+    const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-env-'));
+    const pipe = join(directory, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    expect(() => new Settings({ AUTH_MODE: 'none', [name]: pipe })).toThrow(
+      `${name} cannot be read: is no regular file`,
+    );
+    rmSync(directory, { recursive: true });
   });
 
   it('wants a database in production, its own only when that is said aloud', () => {

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { z } from 'zod';
+import { textOfFileSync } from './regular-file.js';
 
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
 const MIB = 1024 * 1024;
@@ -25,7 +25,7 @@ const boolean = (fallback: boolean) =>
 
 const file = z.string().transform((path, context) => {
   try {
-    return readFileSync(path, 'utf8');
+    return textOfFileSync(path);
   } catch (error) {
     context.addIssue(`cannot be read: ${error instanceof Error ? error.message : String(error)}`);
     return z.NEVER;

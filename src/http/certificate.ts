@@ -1,9 +1,8 @@
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { createSecureContext, type Server } from 'node:tls';
 import type { Logger } from 'pino';
 import type { Settings, TlsSettings } from '../config/env.js';
+import { textOfFile, textOfFileSync } from '../config/regular-file.js';
 
 /** How often the files are looked at: a mounted Secret is changed by moving a link, of which `fs.watch` says nothing. */
 const LOOK_MS = 2000;
@@ -24,7 +23,7 @@ export class Certificate {
     private readonly files: TlsSettings,
     private readonly logger: Logger,
   ) {
-    this.pair = { cert: readFileSync(files.cert, 'utf8'), key: readFileSync(files.key, 'utf8') };
+    this.pair = { cert: textOfFileSync(files.cert), key: textOfFileSync(files.key) };
     logger.info(`TLS by the certificate ${described(this.pair)}`);
   }
 
@@ -35,18 +34,20 @@ export class Certificate {
 
   /** New connections get what is in the files; the open ones go on. What is no pair is left out. */
   renewFor(server: Server): void {
-    const timer = setInterval(() => void this.look(server), LOOK_MS).unref();
+    // One look after the other: files that cannot be read in time must not take all of the threads that read files.
+    const lookLater = () => setTimeout(() => void this.look(server).then(goOn), LOOK_MS).unref();
+    const goOn = () => {
+      timer = lookLater();
+    };
+    let timer = lookLater();
     server.once('close', () => {
-      clearInterval(timer);
+      clearTimeout(timer);
     });
   }
 
   private async look(server: Server): Promise<void> {
     try {
-      const [cert, key] = await Promise.all([
-        readFile(this.files.cert, 'utf8'),
-        readFile(this.files.key, 'utf8'),
-      ]);
+      const [cert, key] = await Promise.all([textOfFile(this.files.cert), textOfFile(this.files.key)]);
       if (cert !== this.pair.cert || key !== this.pair.key) {
         const what = described({ cert, key });
         server.setSecureContext(contextOf({ cert, key }));
