@@ -235,6 +235,28 @@ describe('when the database goes away', () => {
     },
   );
 
+  itDirectly('of many lost connections each one is ended, and nobody else', async () => {
+    await start({ OUTAGE_WAIT_MS: '20000' });
+    await app.post('put', aPut({ thread_id: 'source' }));
+    await delayStoresOf('slow', 60);
+    const copy = (n: number) =>
+      app.post('copy-thread', { source_thread_id: 'source', target_thread_id: `${n}-slow` });
+    const copies = [0, 1, 2, 3, 4, 5].map(copy);
+    while ((await sleepers()).length < copies.length) {
+      await delay(20);
+      await database.sql('select pg_stat_clear_snapshot()');
+    }
+    // A session of the same role that is none of the service's: it would not be there any more.
+    const bystander = await database.sql('select pg_backend_pid()');
+    network.loseConnections();
+    network.dropNearEnds();
+    await database.sql('drop trigger slow on checkpoints');
+    expect((await Promise.all(copies)).map(({ status }) => status)).toEqual(Array(6).fill(204));
+    await database.sql('select pg_stat_clear_snapshot()');
+    expect(await sleepers()).toEqual([]);
+    expect(await database.sql('select pg_backend_pid()')).toEqual(bystander);
+  });
+
   it('what waited through an outage has its turn after it', async () => {
     await start({ DATABASE_POOL_MAX: '1', QUEUE_WAIT_MS: '1500', OUTAGE_WAIT_MS: '20000' });
     await database.sql(

@@ -121,13 +121,15 @@ export class Watchdog {
 
   private async terminate(pids: number[]): Promise<void> {
     const { rows } = await this.pool.query<{ pid: number }>(
-      // After a failover the numbers are other connections', which began after those that were lost.
-      `select other.pid
-         from pg_catalog.pg_stat_activity as other
-         join pg_catalog.pg_stat_activity as own on own.pid = pg_catalog.pg_backend_pid()
-        where other.pid = any($1::int[]) and other.pid <> own.pid and other.usename = own.usename
-          and other.application_name = own.application_name and other.backend_start < own.backend_start
-          and not pg_catalog.pg_terminate_backend(other.pid, ${TERMINATE_MS})`,
+      // After a failover the numbers are other connections', which began after those that were lost. Materialized, since
+      // Postgres evaluates the conditions of one query in an order of its own, and would terminate before it compares.
+      `with lost as materialized (
+         select other.pid
+           from pg_catalog.pg_stat_activity as other
+           join pg_catalog.pg_stat_activity as own on own.pid = pg_catalog.pg_backend_pid()
+          where other.pid = any($1::int[]) and other.pid <> own.pid and other.usename = own.usename
+            and other.application_name = own.application_name and other.backend_start < own.backend_start)
+       select pid from lost where not pg_catalog.pg_terminate_backend(pid, ${TERMINATE_MS})`,
       [pids],
     );
     const there = new Set(rows.map(({ pid }) => pid));
