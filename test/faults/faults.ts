@@ -284,9 +284,9 @@ export const FAULTS: Fault[] = [
     },
   },
   {
-    name: 'Serialisation failures',
-    what: '`default_transaction_isolation = serializable`, requests and another client on the same rows',
-    evidence: /40001/,
+    name: 'Serialisable by default',
+    what: '`default_transaction_isolation = serializable` for the role, which the sessions of the service overrule',
+    evidence: /57P01/,
     apply: async (world, wait) => {
       await world.postgres.sql(`alter role ${ROLE} set default_transaction_isolation = 'serializable'`);
       await terminateService(world);
