@@ -22,6 +22,6 @@ RUN mkdir .data && chown 1000:1000 .data
 # The user node, by its number: runAsNonRoot cannot know a name.
 USER 1000:1000
 EXPOSE 5003
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["node", "dist/src/healthcheck.js"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["node", "dist/src/main.js", "healthcheck"]
 # node itself, not npm, so that SIGTERM reaches it.
 CMD ["node", "dist/src/main.js"]

@@ -15,7 +15,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { pino } from 'pino';
-import { EmbeddedPostgres, freePort } from '../src/embedded/embedded-postgres.js';
+import { EmbeddedPostgres, freePort } from '../src/database/embedded/embedded-postgres.js';
 import { dropDatabases } from './database.js';
 
 const DEBIAN = '/usr/lib/postgresql';

@@ -1,5 +1,5 @@
+import type { Measure } from './measures.js';
 import { type CandidateName, PROFILES } from './profiles.js';
-import type { Measure } from './report.js';
 
 /** A bound for the median of a measure, or of its ratio to that of another candidate. */
 export interface Target {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { idOf, newKeyText } from '../src/auth/api-key.js';
+import { idOf, newKeyText } from '../src/auth/domain/api-key.js';
 import { startApp, type TestApp } from './support/app.js';
 import { aPut, aThread } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';

@@ -1,8 +1,8 @@
 import { writeFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { hashOf, idOf, newKeyText } from '../src/auth/api-key.js';
-import { SCOPES, SCOPES_OF, type Scope } from '../src/http/principal.js';
+import { hashOf, idOf, newKeyText } from '../src/auth/domain/api-key.js';
+import { SCOPES, SCOPES_OF, type Scope } from '../src/request/principal.js';
 import { type Answer, startApp, type TestApp } from './support/app.js';
 import { aPut, aPutWrites, aThread } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';

@@ -8,7 +8,7 @@ import { DataSource } from 'typeorm';
 import { Settings } from '../src/config/env.js';
 import { dataSourceOptions } from '../src/database/data-source.js';
 import { connect } from '../src/database/server.js';
-import { Cluster } from '../src/embedded/embedded-postgres.js';
+import { Cluster } from '../src/database/embedded/embedded-postgres.js';
 import { Authority } from './support/certificates.js';
 import { aDataDir, cleanUp, until } from './support/process.js';
 

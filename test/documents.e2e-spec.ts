@@ -3,7 +3,7 @@ import { brotliCompressSync, constants } from 'node:zlib';
 import { jest } from '@jest/globals';
 import fc from 'fast-check';
 import { Database } from '../src/database/database.js';
-import { scanJson } from '../src/http/json-scanner.js';
+import { scanJson } from '../src/http/exact-json/json-scanner.js';
 import { type TestApp, startApp } from './support/app.js';
 import { aThread } from './support/builders.js';
 

@@ -112,7 +112,7 @@ describe('health', () => {
     {
       what: 'the schema is missing',
       harm: 'drop table checkpoint_backend_migrations',
-      detail: /npm run migrate/,
+      detail: /checkpoint-backend migrate/,
     },
     {
       what: 'the database is read-only',

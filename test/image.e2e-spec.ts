@@ -13,7 +13,9 @@ import { cleanUp, Service } from './support/process.js';
 const fileOf = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url));
 const dockerfile = readFileSync(fileOf('Dockerfile'), 'utf8');
 /** Without its `node`. */
-const [, command] = JSON.parse(/^HEALTHCHECK .*CMD (\[.*\])$/m.exec(dockerfile)?.[1] ?? '[]') as string[];
+const [, main, ...command] = JSON.parse(
+  /^HEALTHCHECK .*CMD (\[.*\])$/m.exec(dockerfile)?.[1] ?? '[]',
+) as string[];
 
 describe('the health check of the image', () => {
   const files = mkdtempSync(join(tmpdir(), 'checkpoint-backend-image-'));
@@ -33,7 +35,11 @@ describe('the health check of the image', () => {
   const TLS = { TLS_CERT: join(files, 'tls.crt'), TLS_KEY: join(files, 'tls.key') };
   const check = async (environment: Record<string, string>): Promise<number> => {
     const env = { PATH: process.env.PATH, AUTH_MODE: 'none', DATABASE_URL: database.url, ...environment };
-    const child = spawn(process.execPath, [fileOf(command!)], { cwd: tmpdir(), env, stdio: 'ignore' });
+    const child = spawn(process.execPath, [fileOf(main!), ...command], {
+      cwd: tmpdir(),
+      env,
+      stdio: 'ignore',
+    });
     const [code] = (await once(child, 'exit')) as [number];
     return code;
   };

@@ -134,7 +134,7 @@ describe('the Kubernetes manifests', () => {
 
   it('migrate before the service starts, and not once more in it', () => {
     expect(migration.image).toBe(container.image);
-    expect(migration.command).toEqual(['node', 'dist/src/migrate.js']);
+    expect(migration.command).toEqual(['node', 'dist/src/main.js', 'migrate']);
     expect(settings.migrateOnStart).toBe(false);
   });
 

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import { moveThreads } from '../src/checkpoints/move-threads.js';
+import { moveThreads } from '../src/checkpoints/sql/move-threads.js';
 import { startApp, type TestApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, aWrite, base64 } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';

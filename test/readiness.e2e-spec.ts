@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { idOf } from '../src/auth/api-key.js';
+import { idOf } from '../src/auth/domain/api-key.js';
 import { Settings } from '../src/config/env.js';
 import { grantTo, inspectRights } from '../src/database/migrate.js';
 import { grantsFor, neededRights } from '../src/database/rights.js';
@@ -100,7 +100,7 @@ describeWithRoles('a role with rights of its own', () => {
     await database.sql(`revoke ${privilege} on ${table} from ${guest.role}`);
     expect(await readinessOf(app)).toEqual({
       status: 503,
-      detail: `The role lacks rights: ${privilege} on "public".${table}; see \`npm run migrate -- grants ROLE\``,
+      detail: `The role lacks rights: ${privilege} on "public".${table}; see \`checkpoint-backend migrate grants ROLE\``,
     });
     await app.close();
   });

@@ -8,7 +8,7 @@ import { createDatabase } from './support/database.js';
 import { aKey } from './support/keys.js';
 import { aTap } from './support/tap.js';
 
-const fileOf = (name: string) => fileURLToPath(new URL(`../dist/src/${name}`, import.meta.url));
+const MAIN = fileURLToPath(new URL('../dist/src/main.js', import.meta.url));
 
 /** Words of the grammar that are followed by a parenthesis, and are the names of functions as well. */
 const GRAMMAR = new Set([
@@ -45,12 +45,12 @@ it.each(['true', 'false'])(
     const database = await createDatabase({ like: 'empty' });
     const tap = await aTap(new URL(database.url));
     const environment = { AUTH_MODE: 'keys', AUDIT_LOG: 'table', FAST_PATH, DATABASE_URL: tap.url };
-    const run = (name: string, ...args: string[]) =>
-      promisify(execFile)(process.execPath, [fileOf(name), ...args], {
+    const run = (...args: string[]) =>
+      promisify(execFile)(process.execPath, [MAIN, ...args], {
         env: { PATH: process.env.PATH, ...environment },
         cwd: tmpdir(),
       });
-    await run('migrate.js');
+    await run('migrate');
     const app = await startApp(environment, database);
     const headers = { 'x-agent-api-key': await aKey(database, { scopes: ['admin'] }) };
     const blobs = [{ channel: 'a', version: '1', type: 't', blob: base64('blob') }];
@@ -87,8 +87,8 @@ it.each(['true', 'false'])(
     await app.send('/keys/revoke', { id: made.id }, headers);
     expect((await app.get('/health/ready')).status).toBe(200);
     await app.post('put', aPut({ thread_id: 'moved' }), headers);
-    await run('tenants.js', 'move', '--tenant', 'team', '--thread', 'moved');
-    await run('tenants.js', 'list');
+    await run('tenants', 'move', '--tenant', 'team', '--thread', 'moved');
+    await run('tenants', 'list');
     await app.close();
 
     const rows = await database.sql<{ name: string }>(

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import type { NewCheckpoint } from '../src/checkpoints/checkpoint.js';
-import { type Store, StoreStatement } from '../src/checkpoints/store.statement.js';
-import type { StoredThreadId } from '../src/checkpoints/tenant.js';
+import type { NewCheckpoint } from '../src/checkpoints/domain/checkpoint.js';
+import { type Store, StoreStatement } from '../src/checkpoints/sql/store.statement.js';
+import type { StoredThreadId } from '../src/checkpoints/domain/tenant.js';
 import { startApp, type TestApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, base64 } from './support/builders.js';
 import { until } from './support/process.js';

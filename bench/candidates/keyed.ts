@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { newKeyText, partsOf } from '../../src/auth/api-key.js';
+import { newKeyText, partsOf } from '../../src/auth/domain/api-key.js';
 import type { Database } from '../database.js';
 import type { LoadResult } from '../load.js';
 import type { Profile } from '../profiles.js';

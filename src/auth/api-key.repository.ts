@@ -1,8 +1,8 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { Database } from '../database/database.js';
-import type { Scope } from '../http/principal.js';
-import type { ApiKeyRecord } from './api-key.js';
+import type { Scope } from '../request/principal.js';
+import type { ApiKeyRecord } from './domain/api-key.js';
 import { ApiKeyEntity } from './entities/api-key.entity.js';
 
 /** What is stored of a new key's text. In seconds from now; null: nothing is said of its end. */

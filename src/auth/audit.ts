@@ -3,8 +3,8 @@ import { Injectable, Logger as NestLogger } from '@nestjs/common';
 import type { Logger } from 'pino';
 import { Settings } from '../config/env.js';
 import { Database } from '../database/database.js';
-import type { Deed } from '../http/caller.js';
-import type { Principal } from '../http/principal.js';
+import type { Deed } from '../request/caller.js';
+import type { Principal } from '../request/principal.js';
 import { bounded } from './bounded.js';
 import { RefusalBudget } from './refusal-budget.js';
 

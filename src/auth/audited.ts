@@ -9,10 +9,10 @@ import {
   UseInterceptors,
 } from '@nestjs/common';
 import { catchError, concatMap, from, map, type Observable } from 'rxjs';
-import { DatabaseUnavailableError, DomainError } from '../checkpoints/checkpoint.errors.js';
-import { callerOf, CallerGoneError } from '../http/caller.js';
-import { JsonNumber } from '../http/exact-json.js';
-import { operationOf } from '../http/operations.js';
+import { DatabaseUnavailableError, DomainError } from '../errors/errors.js';
+import { callerOf, CallerGoneError } from '../request/caller.js';
+import { JsonNumber } from '../http/exact-json/exact-json.js';
+import { operationOf } from '../http/pipeline/operations.js';
 import { Audit, type AuditedDeed } from './audit.js';
 import { bounded } from './bounded.js';
 

@@ -1,7 +1,9 @@
 import { Global, Module } from '@nestjs/common';
+import { TypeOrmModule } from '@nestjs/typeorm';
 import { ApiKeyRepository } from './api-key.repository.js';
 import { Audit } from './audit.js';
 import { Authenticator } from './authenticator.js';
+import { ApiKeyEntity } from './entities/api-key.entity.js';
 import { KeysController } from './keys.controller.js';
 import { CreateKeyUseCase } from './use-cases/create-key.use-case.js';
 import { ListKeysUseCase } from './use-cases/list-keys.use-case.js';
@@ -11,6 +13,7 @@ import { RotateKeyUseCase } from './use-cases/rotate-key.use-case.js';
 /** Who may do what, and the audit log. */
 @Global()
 @Module({
+  imports: [TypeOrmModule.forFeature([ApiKeyEntity])],
   controllers: [KeysController],
   providers: [
     ApiKeyRepository,

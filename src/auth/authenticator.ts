@@ -1,8 +1,8 @@
 import { Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import { Settings } from '../config/env.js';
-import type { Principal } from '../http/principal.js';
+import type { Principal } from '../request/principal.js';
 import type { Refusal } from './refusal.js';
-import { type ApiKey, idAt, idOf, looksLikeKey } from './api-key.js';
+import { type ApiKey, idAt, idOf, looksLikeKey } from './domain/api-key.js';
 import { ApiKeyRepository } from './api-key.repository.js';
 import { KeyFile } from './key-file.js';
 import { KeyTable } from './key-table.js';

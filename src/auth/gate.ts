@@ -4,10 +4,10 @@ import {
   InvalidRequestError,
   KeysElsewhereError,
   UnauthorizedError,
-} from '../checkpoints/checkpoint.errors.js';
+} from '../errors/errors.js';
 import type { Settings } from '../config/env.js';
-import type { Middleware } from '../http/exact-routes.js';
-import { isTenant, type Principal, type Scope, SCOPES_OF } from '../http/principal.js';
+import type { Middleware } from '../http/pipeline/exact-routes.js';
+import { isTenant, type Principal, type Scope, SCOPES_OF } from '../request/principal.js';
 import type { Audit } from './audit.js';
 import type { Authenticator } from './authenticator.js';
 import type { Refusal } from './refusal.js';

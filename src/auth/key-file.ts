@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { isTenant, SCOPES } from '../http/principal.js';
-import { ApiKey } from './api-key.js';
+import { isTenant, SCOPES } from '../request/principal.js';
+import { ApiKey } from './domain/api-key.js';
 import type { Keys } from './keys.js';
 import { WatchedFile } from './watched-file.js';
 

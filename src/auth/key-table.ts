@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
-import { DatabaseUnavailableError } from '../checkpoints/checkpoint.errors.js';
-import { ApiKey } from './api-key.js';
+import { DatabaseUnavailableError } from '../errors/errors.js';
+import { ApiKey } from './domain/api-key.js';
 import type { ApiKeyRepository } from './api-key.repository.js';
 import type { Keys } from './keys.js';
 

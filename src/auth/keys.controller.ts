@@ -1,8 +1,8 @@
 import { Body, Controller, Header } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import { Audited } from './audited.js';
-import { Operation } from '../checkpoints/operation.decorator.js';
-import { tenantOf } from '../http/caller.js';
+import { Operation } from '../http/openapi/operation.decorator.js';
+import { tenantOf } from '../request/caller.js';
 import {
   CreateKeyRequest,
   KeyResponse,

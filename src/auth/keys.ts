@@ -1,4 +1,4 @@
-import type { ApiKey } from './api-key.js';
+import type { ApiKey } from './domain/api-key.js';
 
 /** Where keys come from. */
 export interface Keys {

@@ -9,9 +9,9 @@ import {
   type JWTVerifyGetKey,
   jwtVerify,
 } from 'jose';
-import { IssuerUnavailableError } from '../checkpoints/checkpoint.errors.js';
+import { IssuerUnavailableError } from '../errors/errors.js';
 import type { JwtSettings } from '../config/env.js';
-import { granted, isTenant, type Principal, type Scope, SCOPES } from '../http/principal.js';
+import { granted, isTenant, type Principal, type Scope, SCOPES } from '../request/principal.js';
 import type { Refusal } from './refusal.js';
 import { WatchedFile } from './watched-file.js';
 

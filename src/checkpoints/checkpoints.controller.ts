@@ -1,7 +1,7 @@
 import { Body, Controller, Res } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import type { ServerResponse } from 'node:http';
-import type { JsonWithBlobs } from '../http/json-with-blobs.js';
+import type { JsonWithBlobs } from '../http/exact-json/json-with-blobs.js';
 import { Audited } from '../auth/audited.js';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
 import { CopyThreadRequest } from './dto/copy-thread.dto.js';
@@ -14,7 +14,7 @@ import { ListRequest } from './dto/list.dto.js';
 import { PutWritesRequest } from './dto/put-writes.dto.js';
 import { PutRequest, PutResponse } from './dto/put.dto.js';
 import { TupleResponse } from './dto/tuple.response.js';
-import { Operation } from './operation.decorator.js';
+import { Operation } from '../http/openapi/operation.decorator.js';
 import { CopyThreadUseCase } from './use-cases/copy-thread.use-case.js';
 import { DeleteForRunsUseCase } from './use-cases/delete-for-runs.use-case.js';
 import { DeltaChannelHistoryUseCase } from './use-cases/delta-channel-history.use-case.js';

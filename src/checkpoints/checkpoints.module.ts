@@ -1,7 +1,11 @@
 import { Module } from '@nestjs/common';
-import { CheckpointRepository } from './checkpoint.repository.js';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { CheckpointRepository } from './sql/checkpoint.repository.js';
 import { CheckpointsController } from './checkpoints.controller.js';
-import { ThreadRepository } from './thread.repository.js';
+import { CheckpointBlobEntity } from './entities/checkpoint-blob.entity.js';
+import { CheckpointWriteEntity } from './entities/checkpoint-write.entity.js';
+import { CheckpointEntity } from './entities/checkpoint.entity.js';
+import { ThreadRepository } from './sql/thread.repository.js';
 import { CopyThreadUseCase } from './use-cases/copy-thread.use-case.js';
 import { DeleteForRunsUseCase } from './use-cases/delete-for-runs.use-case.js';
 import { DeltaChannelHistoryUseCase } from './use-cases/delta-channel-history.use-case.js';
@@ -13,6 +17,7 @@ import { PutWritesUseCase } from './use-cases/put-writes.use-case.js';
 import { PutUseCase } from './use-cases/put.use-case.js';
 
 @Module({
+  imports: [TypeOrmModule.forFeature([CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity])],
   controllers: [CheckpointsController],
   providers: [
     CheckpointRepository,

@@ -1,9 +1,5 @@
 import type { DataSourceOptions } from 'typeorm';
 import type { Settings } from '../config/env.js';
-import { ApiKeyEntity } from '../auth/entities/api-key.entity.js';
-import { CheckpointBlobEntity } from '../checkpoints/entities/checkpoint-blob.entity.js';
-import { CheckpointWriteEntity } from '../checkpoints/entities/checkpoint-write.entity.js';
-import { CheckpointEntity } from '../checkpoints/entities/checkpoint.entity.js';
 import { AdoptCheckpointTables1764000000000 } from './migrations/1764000000000-adopt-checkpoint-tables.js';
 import { AddIndexes1764000000001 } from './migrations/1764000000001-add-indexes.js';
 import { AddThreadOrderIndex1764000000002 } from './migrations/1764000000002-add-thread-order-index.js';
@@ -43,7 +39,7 @@ const MIGRATIONS = [
 /** The names under which `MIGRATIONS_TABLE` records them. */
 export const MIGRATION_NAMES = MIGRATIONS.map((migration) => migration.name);
 
-/** The options of the service and of the migration command line; without `server` Postgres is taken to be one. */
+/** The options of a connection pool, without entities; without `server` Postgres is taken to be one. */
 export function dataSourceOptions(
   settings: Settings,
   databaseUrl: string,
@@ -55,7 +51,6 @@ export function dataSourceOptions(
     url,
     ssl: settings.databaseSsl,
     schema: settings.databaseSchema,
-    entities: [CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity, ApiKeyEntity],
     migrations: MIGRATIONS,
     migrationsTableName: MIGRATIONS_TABLE,
     migrationsTransactionMode: 'each',

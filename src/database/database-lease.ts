@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import type { Settings } from '../config/env.js';
-import { EmbeddedPostgres } from '../embedded/embedded-postgres.js';
+import { EmbeddedPostgres } from './embedded/embedded-postgres.js';
 
 /** The server to use, and what to do when it is no longer needed. */
 export interface DatabaseLease {

@@ -1,8 +1,8 @@
 import { type DynamicModule, Global, Module } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { Settings } from '../config/env.js';
-import { Metrics } from '../metrics/metrics.js';
-import { TRACING, type Tracing } from '../tracing/tracing.js';
+import { Metrics } from '../observability/metrics/metrics.js';
+import { TRACING, type Tracing } from '../observability/tracing/tracing.js';
 import { dataSourceOptions } from './data-source.js';
 import { Database } from './database.js';
 import { inspectServer } from './server.js';
@@ -23,6 +23,7 @@ export class DatabaseModule {
         TypeOrmModule.forRootAsync({
           useFactory: async () => ({
             ...dataSourceOptions(settings, databaseUrl, await inspectServer(settings, databaseUrl)),
+            autoLoadEntities: true,
             retryAttempts: 0,
           }),
         }),

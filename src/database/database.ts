@@ -8,12 +8,12 @@ import {
   QueueTimeoutError,
   StatementTimeoutError,
   StatementTooLargeError,
-} from '../checkpoints/checkpoint.errors.js';
+} from '../errors/errors.js';
 import { Settings } from '../config/env.js';
-import { currentCaller } from '../http/caller.js';
-import { Inflight } from '../http/inflight.js';
-import { Metrics, NO_SQLSTATE } from '../metrics/metrics.js';
-import { TRACING, type Tracing } from '../tracing/tracing.js';
+import { currentCaller } from '../request/caller.js';
+import { Inflight } from '../request/inflight.js';
+import { Metrics, NO_SQLSTATE } from '../observability/metrics/metrics.js';
+import { TRACING, type Tracing } from '../observability/tracing/tracing.js';
 import {
   type Fault,
   faultOf,

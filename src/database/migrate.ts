@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { DataSource, type DataSourceOptions, MigrationExecutor } from 'typeorm';
 import type { Settings } from '../config/env.js';
-import { dataSourceOptions } from './data-source.js';
+import { dataSourceOptions, MIGRATION_NAMES, MIGRATIONS_TABLE } from './data-source.js';
 import { faultOfRights, grantsFor, type Rights, rightsColumns } from './rights.js';
 import { connect } from './server.js';
 
@@ -28,6 +28,28 @@ export function revert(settings: Settings, databaseUrl: string): Promise<string 
     await dataSource.undoLastMigration();
     return done[0]?.name ?? null;
   });
+}
+
+/** Every migration of this release in its order, and whether the database has it. Changes nothing. */
+export async function migrationStatus(
+  settings: Settings,
+  databaseUrl: string,
+): Promise<{ name: string; isApplied: boolean }[]> {
+  const client = await connect(settings, databaseUrl);
+  try {
+    const table = `"${settings.databaseSchema}".${MIGRATIONS_TABLE}`;
+    const found = await client.query<{ isThere: boolean }>(
+      'select pg_catalog.to_regclass($1) is not null as "isThere"',
+      [table],
+    );
+    const done = found.rows[0]?.isThere
+      ? (await client.query<{ name: string }>(`select name from ${table}`)).rows
+      : [];
+    const names = new Set(done.map(({ name }) => name));
+    return MIGRATION_NAMES.map((name) => ({ name, isApplied: names.has(name) }));
+  } finally {
+    await client.end();
+  }
 }
 
 /** Gives a role what it needs to serve; returns the statements. */

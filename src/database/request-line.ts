@@ -1,4 +1,4 @@
-import type { Caller } from '../http/caller.js';
+import type { Caller } from '../request/caller.js';
 
 /** How a statement is to be carried out. */
 export interface Mode {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { QueueFullError, QueueTimeoutError } from '../checkpoints/checkpoint.errors.js';
-import { Caller } from '../http/caller.js';
+import { QueueFullError, QueueTimeoutError } from '../errors/errors.js';
+import { Caller } from '../request/caller.js';
 import { type Kind, type QueueOptions, RequestQueue } from './request-queue.js';
 
 interface Request {

@@ -5,8 +5,8 @@ import {
   QueueFullError,
   QueueTimeoutError,
   StatementTimeoutError,
-} from '../checkpoints/checkpoint.errors.js';
-import { Caller, CallerGoneError, Tenancy } from '../http/caller.js';
+} from '../errors/errors.js';
+import { Caller, CallerGoneError, Tenancy } from '../request/caller.js';
 import { faultOf, isLockTimeout } from './faults.js';
 import {
   type Candidate,

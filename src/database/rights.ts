@@ -95,7 +95,7 @@ export function faultOfRights({ lacking, filtered }: Rights): string | null {
     );
   }
   if (lacking.length === 0) return null;
-  return `The role lacks rights: ${lacking.join(', ')}; see \`npm run migrate -- grants ROLE\``;
+  return `The role lacks rights: ${lacking.join(', ')}; see \`checkpoint-backend migrate grants ROLE\``;
 }
 
 /** The statements that give a role what it needs to serve in any mode. */

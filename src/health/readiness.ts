@@ -32,7 +32,7 @@ const FAULTS = new Map([
   [TOO_MANY_CONNECTIONS, 'The database has no connection left'],
   ['57014', 'The database did not answer in time'],
 ]);
-const UNKNOWN = 'The database cannot be reached, or lacks the schema; see `npm run migrate`';
+const UNKNOWN = 'The database cannot be reached, or lacks the schema; see `checkpoint-backend migrate`';
 
 export interface Health {
   fault: string | null;
@@ -149,7 +149,7 @@ export class Readiness {
                     select d.name::text from "${schema}".${MIGRATIONS_TABLE} as d) as missing`,
     );
     if (missing.length > 0) {
-      return faulty(`Migrations are missing: ${missing.join(', ')}; see \`npm run migrate\``);
+      return faulty(`Migrations are missing: ${missing.join(', ')}; see \`checkpoint-backend migrate\``);
     }
     // Sorted on disk, since work_mem is small: 2 MB of files that are gone afterwards. Rows would have to be vacuumed.
     await client

@@ -1,4 +1,4 @@
-import { newKeyText, partsOf } from '../../src/auth/api-key.js';
+import { newKeyText, partsOf } from '../../src/auth/domain/api-key.js';
 import type { Postgres } from './postgres.js';
 
 /** With `AUTH_MODE=keys npm run test:faults` the service asks for keys, and all requests have this one. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { Cluster } from '../../src/embedded/embedded-postgres.js';
+import { Cluster } from '../../src/database/embedded/embedded-postgres.js';
 
 /** Few connections, so that they can run out; all else as Postgres has it, fsync above all. */
 const SETTINGS = {

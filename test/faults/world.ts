@@ -1,7 +1,7 @@
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { freePort } from '../../src/embedded/embedded-postgres.js';
+import { freePort } from '../../src/database/embedded/embedded-postgres.js';
 import { Network } from '../support/network.js';
 import { storeKey } from './key.js';
 import { Postgres } from './postgres.js';

@@ -9,7 +9,7 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import { newKeyText, partsOf } from '../../src/auth/api-key.js';
+import { newKeyText, partsOf } from '../../src/auth/domain/api-key.js';
 import { DATABASE, ROLE, World } from '../faults/world.js';
 import { Caller, GaveUpError, type Service, type Tenant } from './caller.js';
 import { Chance } from './chance.js';

@@ -1,8 +1,8 @@
 import type { Server } from 'node:http';
 import supertest from 'supertest';
-import { createApp } from '../../src/app.setup.js';
+import { createApp } from '../../src/server/create-app.js';
 import { Settings } from '../../src/config/env.js';
-import { createLogger } from '../../src/http/logging.js';
+import { createLogger } from '../../src/observability/logging.js';
 import { createDatabase, type TestDatabase } from './database.js';
 import { aKey } from './keys.js';
 

@@ -13,7 +13,7 @@ const run = (command, args) => {
 };
 const env = { ...process.env };
 if (withKeys) {
-  const { newKeyText, partsOf } = await import('../../dist/src/auth/api-key.js');
+  const { newKeyText, partsOf } = await import('../../dist/src/auth/domain/api-key.js');
   const key = newKeyText();
   const { id, hash } = partsOf(key);
   const file = join(directory, 'keys.json');

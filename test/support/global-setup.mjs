@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { Settings } from '../../dist/src/config/env.js';
 import { migrate } from '../../dist/src/database/migrate.js';
-import { EmbeddedPostgres } from '../../dist/src/embedded/embedded-postgres.js';
-import { createLogger } from '../../dist/src/http/logging.js';
+import { EmbeddedPostgres } from '../../dist/src/database/embedded/embedded-postgres.js';
+import { createLogger } from '../../dist/src/observability/logging.js';
 
 async function serverUrl() {
   if (process.env.TEST_DATABASE_URL) return { url: process.env.TEST_DATABASE_URL, stop: () => undefined };

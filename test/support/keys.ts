@@ -1,5 +1,5 @@
-import { checksum, hashOf, idOf, newKeyText } from '../../src/auth/api-key.js';
-import type { Scope } from '../../src/http/principal.js';
+import { checksum, hashOf, idOf, newKeyText } from '../../src/auth/domain/api-key.js';
+import type { Scope } from '../../src/request/principal.js';
 import type { Answer, TestApp } from './app.js';
 import type { TestDatabase } from './database.js';
 

@@ -1,9 +1,9 @@
 import { ApiProperty, ApiSchema } from '@nestjs/swagger';
 import { ArrayNotEmpty, IsOptional, MaxLength } from 'class-validator';
-import { IsId, IsIntegerFrom, IsListOf } from '../../checkpoints/dto/fields.js';
-import { tenantOf } from '../../http/caller.js';
-import { type Scope, SCOPES } from '../../http/principal.js';
-import type { ApiKeyRecord } from '../api-key.js';
+import { IsId, IsIntegerFrom, IsListOf } from '../../http/validation/fields.js';
+import { tenantOf } from '../../request/caller.js';
+import { type Scope, SCOPES } from '../../request/principal.js';
+import type { ApiKeyRecord } from '../domain/api-key.js';
 import type { CreateKeyInput, KeyWithText } from '../use-cases/create-key.use-case.js';
 import type { RotateKeyInput } from '../use-cases/rotate-key.use-case.js';
 

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import type { Scope } from '../../http/principal.js';
-import { type ApiKeyRecord, newKeyText, partsOf } from '../api-key.js';
+import type { Scope } from '../../request/principal.js';
+import { type ApiKeyRecord, newKeyText, partsOf } from '../domain/api-key.js';
 import { ApiKeyRepository } from '../api-key.repository.js';
 
 export interface CreateKeyInput {

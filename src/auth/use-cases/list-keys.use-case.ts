@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import type { ApiKeyRecord } from '../api-key.js';
+import type { ApiKeyRecord } from '../domain/api-key.js';
 import { ApiKeyRepository } from '../api-key.repository.js';
 
 @Injectable()

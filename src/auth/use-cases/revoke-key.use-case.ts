@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { ApiKeyRepository } from '../api-key.repository.js';
-import { UnknownKeyError } from '../../checkpoints/checkpoint.errors.js';
+import { UnknownKeyError } from '../../errors/errors.js';
 
 @Injectable()
 export class RevokeKeyUseCase {

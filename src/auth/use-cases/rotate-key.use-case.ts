@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import { UnknownKeyError } from '../../checkpoints/checkpoint.errors.js';
-import { newKeyText, partsOf } from '../api-key.js';
+import { UnknownKeyError } from '../../errors/errors.js';
+import { newKeyText, partsOf } from '../domain/api-key.js';
 import { ApiKeyRepository } from '../api-key.repository.js';
 import type { KeyWithText } from './create-key.use-case.js';
 

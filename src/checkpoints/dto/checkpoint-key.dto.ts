@@ -1,8 +1,9 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
-import type { CheckpointKey } from '../checkpoint.js';
-import type { StoredThreadId } from '../tenant.js';
-import { IsId, IsIdOrEmpty, IsThreadId, KeyFits } from './fields.js';
+import type { CheckpointKey } from '../domain/checkpoint.js';
+import type { StoredThreadId } from '../domain/tenant.js';
+import { IsId, IsIdOrEmpty } from '../../http/validation/fields.js';
+import { IsThreadId, KeyFits } from './fields.js';
 
 export class ThreadDto {
   @ApiProperty({ type: String, description: 'A number is taken as its text' })

@@ -1,5 +1,5 @@
 import { ApiProperty } from '@nestjs/swagger';
-import type { StoredThreadId } from '../tenant.js';
+import type { StoredThreadId } from '../domain/tenant.js';
 import type { CopyThreadInput } from '../use-cases/copy-thread.use-case.js';
 import { IsThreadId } from './fields.js';
 

@@ -1,5 +1,5 @@
-import type { CheckpointKey } from '../checkpoint.js';
-import { callersThreadId, type StoredThreadId, storedThreadId } from '../tenant.js';
+import type { CheckpointKey } from '../domain/checkpoint.js';
+import { callersThreadId, type StoredThreadId, storedThreadId } from '../domain/tenant.js';
 
 /** What a list's request says of the key itself. Its cursors leave that out: a header has little room. */
 export interface FixedKey {

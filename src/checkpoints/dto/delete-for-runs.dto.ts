@@ -1,7 +1,7 @@
 import { ApiProperty } from '@nestjs/swagger';
-import { tenantOf } from '../../http/caller.js';
+import { tenantOf } from '../../request/caller.js';
 import type { DeleteForRunsInput } from '../use-cases/delete-for-runs.use-case.js';
-import { IsIdList } from './fields.js';
+import { IsIdList } from '../../http/validation/fields.js';
 
 export class DeleteForRunsRequest {
   @ApiProperty({ type: [String], description: 'Compared with `metadata.run_id`' })

@@ -1,9 +1,9 @@
 import { setImmediate } from 'node:timers/promises';
 import { ApiProperty } from '@nestjs/swagger';
-import { type ChannelHistory, type HistoryWrite, MAX_DELTA_CHANNELS } from '../checkpoint.js';
+import { type ChannelHistory, type HistoryWrite, MAX_DELTA_CHANNELS } from '../domain/checkpoint.js';
 import type { DeltaChannelHistoryInput } from '../use-cases/delta-channel-history.use-case.js';
 import { LatestOrKeyDto } from './checkpoint-key.dto.js';
-import { IsTextList } from './fields.js';
+import { IsTextList } from '../../http/validation/fields.js';
 import { text } from './tuple.response.js';
 
 /** Some 10 ms of work. */

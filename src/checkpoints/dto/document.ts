@@ -1,5 +1,5 @@
-import type { DocumentFault, JsonText } from '../../http/exact-json.js';
-import { LimitExceededError, UnstorableDocumentError } from '../checkpoint.errors.js';
+import type { DocumentFault, JsonText } from '../../http/exact-json/exact-json.js';
+import { LimitExceededError, UnstorableDocumentError } from '../../errors/errors.js';
 
 /** The text of a document that is to be stored or compared as jsonb. @throws LimitExceededError, UnstorableDocumentError */
 export function documentText(member: string, { text, fault }: JsonText): string {

@@ -1,10 +1,10 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
-import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
-import { TUPLE_PARTS, type CheckpointTuple, type TuplePart } from '../checkpoint.js';
+import type { JsonWithBlobs } from '../../http/exact-json/json-with-blobs.js';
+import { TUPLE_PARTS, type CheckpointTuple, type TuplePart } from '../domain/checkpoint.js';
 import type { GetTupleInput } from '../use-cases/get-tuple.use-case.js';
 import { LatestOrKeyDto } from './checkpoint-key.dto.js';
-import { IsListOf } from './fields.js';
+import { IsListOf } from '../../http/validation/fields.js';
 import { answerOf, TupleResponse } from './tuple.response.js';
 
 export class GetTupleRequest extends LatestOrKeyDto {

@@ -1,15 +1,16 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
 import type { ServerResponse } from 'node:http';
-import type { JsonWithBlobs } from '../../http/json-with-blobs.js';
-import { tenantOf } from '../../http/caller.js';
-import { JsonText } from '../../http/exact-json.js';
-import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../checkpoint.js';
-import type { StoredThreadId } from '../tenant.js';
+import type { JsonWithBlobs } from '../../http/exact-json/json-with-blobs.js';
+import { tenantOf } from '../../request/caller.js';
+import { JsonText } from '../../http/exact-json/exact-json.js';
+import { TUPLE_PARTS, type CheckpointPage, type TuplePart } from '../domain/checkpoint.js';
+import type { StoredThreadId } from '../domain/tenant.js';
 import type { ListInput } from '../use-cases/list.use-case.js';
 import { type FixedKey, cursorOf, keyOf } from './cursor.js';
 import { documentText } from './document.js';
-import { IsCursor, IsIdOrEmpty, IsIntegerFrom, IsListOf, IsMetadataFilter, IsThreadId } from './fields.js';
+import { IsIdOrEmpty, IsIntegerFrom, IsListOf } from '../../http/validation/fields.js';
+import { IsCursor, IsMetadataFilter, IsThreadId } from './fields.js';
 import { answerOf, TupleResponse } from './tuple.response.js';
 
 export class ListRequest {

@@ -1,4 +1,4 @@
-import type { JsonText } from '../../http/exact-json.js';
+import type { JsonText } from '../../http/exact-json/exact-json.js';
 
 /**
  * What a filter may hold. Postgres compares each element of its arrays with each element of the arrays that are stored, at

@@ -1,4 +1,4 @@
-import { MAX_KEY_BYTES } from '../checkpoint.js';
+import { MAX_KEY_BYTES } from '../domain/checkpoint.js';
 
 const PARTS = /^(-?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d+))?$/;
 

@@ -1,6 +1,6 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsIn } from 'class-validator';
-import type { StoredThreadId } from '../tenant.js';
+import type { StoredThreadId } from '../domain/tenant.js';
 import type { PruneInput, PruneStrategy } from '../use-cases/prune.use-case.js';
 import { IsThreadIdList } from './fields.js';
 

@@ -1,9 +1,10 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsBoolean, IsOptional } from 'class-validator';
-import type { PendingWrite } from '../checkpoint.js';
+import type { PendingWrite } from '../domain/checkpoint.js';
 import type { PutWritesInput } from '../use-cases/put-writes.use-case.js';
 import { CheckpointKeyDto } from './checkpoint-key.dto.js';
-import { IsArrayOf, IsBlob, IsId, IsIntegerFrom, IsText, KeyFits } from './fields.js';
+import { IsArrayOf, IsBlob, IsId, IsIntegerFrom, IsText } from '../../http/validation/fields.js';
+import { KeyFits } from './fields.js';
 
 /** The range of Postgres's `integer`. */
 const MIN_IDX = -(2 ** 31);

@@ -1,11 +1,12 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsOptional } from 'class-validator';
-import { JsonText } from '../../http/exact-json.js';
-import type { ChannelBlob, CheckpointKey, NewCheckpoint } from '../checkpoint.js';
-import { callersThreadId } from '../tenant.js';
+import { JsonText } from '../../http/exact-json/exact-json.js';
+import type { ChannelBlob, CheckpointKey, NewCheckpoint } from '../domain/checkpoint.js';
+import { callersThreadId } from '../domain/tenant.js';
 import { CheckpointKeyDto } from './checkpoint-key.dto.js';
 import { documentText } from './document.js';
-import { IsArrayOf, IsBlob, IsIdOrEmpty, IsJsonObject, IsText, IsVersion, KeyFits } from './fields.js';
+import { IsArrayOf, IsBlob, IsIdOrEmpty, IsJsonObject, IsText } from '../../http/validation/fields.js';
+import { IsVersion, KeyFits } from './fields.js';
 
 export class BlobDto {
   @ApiProperty()

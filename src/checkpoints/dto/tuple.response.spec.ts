@@ -1,4 +1,4 @@
-import { LimitExceededError } from '../checkpoint.errors.js';
+import { LimitExceededError } from '../../errors/errors.js';
 import { answerOf } from './tuple.response.js';
 
 describe('an answer', () => {

@@ -1,8 +1,8 @@
 import { ApiProperty } from '@nestjs/swagger';
-import { JsonWithBlobs, PLACE } from '../../http/json-with-blobs.js';
-import { LimitExceededError } from '../checkpoint.errors.js';
-import type { CheckpointTuple, StoredBlob, StoredBytes, StoredWrite } from '../checkpoint.js';
-import { callersThreadId } from '../tenant.js';
+import { JsonWithBlobs, PLACE } from '../../http/exact-json/json-with-blobs.js';
+import { LimitExceededError } from '../../errors/errors.js';
+import type { CheckpointTuple, StoredBlob, StoredBytes, StoredWrite } from '../domain/checkpoint.js';
+import { callersThreadId } from '../domain/tenant.js';
 
 class BlobResponse {
   @ApiProperty()

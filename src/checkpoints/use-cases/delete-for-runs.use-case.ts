@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import type { TenantThreads } from '../tenant.js';
-import { ThreadRepository } from '../thread.repository.js';
+import type { TenantThreads } from '../domain/tenant.js';
+import { ThreadRepository } from '../sql/thread.repository.js';
 
 export interface DeleteForRunsInput {
   runIds: string[];

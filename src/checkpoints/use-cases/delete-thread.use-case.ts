@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import { ThreadRepository } from '../thread.repository.js';
-import type { StoredThreadId } from '../tenant.js';
+import { ThreadRepository } from '../sql/thread.repository.js';
+import type { StoredThreadId } from '../domain/tenant.js';
 
 @Injectable()
 export class DeleteThreadUseCase {

@@ -1,8 +1,8 @@
 import { Injectable } from '@nestjs/common';
 import { Settings } from '../../config/env.js';
-import { CheckpointRepository } from '../checkpoint.repository.js';
-import type { ChannelHistory } from '../checkpoint.js';
-import type { StoredThreadId } from '../tenant.js';
+import { CheckpointRepository } from '../sql/checkpoint.repository.js';
+import type { ChannelHistory } from '../domain/checkpoint.js';
+import type { StoredThreadId } from '../domain/tenant.js';
 
 export interface DeltaChannelHistoryInput {
   threadId: StoredThreadId;

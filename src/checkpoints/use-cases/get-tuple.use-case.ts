@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
-import { CheckpointRepository } from '../checkpoint.repository.js';
-import type { CheckpointTuple, TuplePart } from '../checkpoint.js';
-import type { StoredThreadId } from '../tenant.js';
+import { CheckpointRepository } from '../sql/checkpoint.repository.js';
+import type { CheckpointTuple, TuplePart } from '../domain/checkpoint.js';
+import type { StoredThreadId } from '../domain/tenant.js';
 
 export interface GetTupleInput {
   threadId: StoredThreadId;

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Settings } from '../../config/env.js';
-import { CheckpointRepository } from '../checkpoint.repository.js';
-import type { CheckpointFilter, CheckpointPage, TuplePart } from '../checkpoint.js';
+import { CheckpointRepository } from '../sql/checkpoint.repository.js';
+import type { CheckpointFilter, CheckpointPage, TuplePart } from '../domain/checkpoint.js';
 
 export interface ListInput {
   filter: CheckpointFilter;

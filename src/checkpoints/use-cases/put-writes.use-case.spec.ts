@@ -1,9 +1,9 @@
 import { jest } from '@jest/globals';
 import { Settings } from '../../config/env.js';
-import { LimitExceededError } from '../checkpoint.errors.js';
-import type { CheckpointRepository } from '../checkpoint.repository.js';
-import type { PendingWrite } from '../checkpoint.js';
-import type { StoredThreadId } from '../tenant.js';
+import { LimitExceededError } from '../../errors/errors.js';
+import type { CheckpointRepository } from '../sql/checkpoint.repository.js';
+import type { PendingWrite } from '../domain/checkpoint.js';
+import type { StoredThreadId } from '../domain/tenant.js';
 import { PutWritesUseCase } from './put-writes.use-case.js';
 
 const key = { threadId: 'thread-1' as StoredThreadId, checkpointNs: '', checkpointId: 'checkpoint-1' };

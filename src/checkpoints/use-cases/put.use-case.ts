@@ -1,8 +1,8 @@
 import { Injectable } from '@nestjs/common';
 import { Settings } from '../../config/env.js';
-import { CheckpointRepository } from '../checkpoint.repository.js';
-import { LimitExceededError } from '../checkpoint.errors.js';
-import type { ChannelBlob, CheckpointKey, NewCheckpoint } from '../checkpoint.js';
+import { CheckpointRepository } from '../sql/checkpoint.repository.js';
+import { LimitExceededError } from '../../errors/errors.js';
+import type { ChannelBlob, CheckpointKey, NewCheckpoint } from '../domain/checkpoint.js';
 
 @Injectable()
 export class PutUseCase {

@@ -1,5 +1,5 @@
 import { HttpCheckpointSaver } from '../../../clients/typescript/src/index.js';
-import { newKeyText } from '../../../src/auth/api-key.js';
+import { newKeyText } from '../../../src/auth/domain/api-key.js';
 import { startApp, type TestApp } from '../../support/app.js';
 import { aThread } from '../../support/builders.js';
 import { aKey } from '../../support/keys.js';

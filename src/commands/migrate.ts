@@ -1,0 +1,79 @@
+import { Command } from 'commander';
+import { type Settings, settingsFromEnvironment } from '../config/env.js';
+import { printJson, printTable } from './outcome.js';
+
+export function migrateCommand(): Command {
+  const command = new Command('migrate').description(
+    'Bring the schema up to date, or say what is to be done.',
+  );
+  command
+    .command('run')
+    .description('Apply the migrations that are missing. The default.')
+    .option('--grant-to <role>', 'give the role the rights that the service needs')
+    .action(runMigrations);
+  command
+    .command('revert')
+    .description('Take back the last migration, unless it would drop a table that holds rows.')
+    .action(revertMigration);
+  command
+    .command('status')
+    .description('List the migrations, and whether the database has them.')
+    .option('--json', 'as JSON')
+    .action(status);
+  command
+    .command('grants')
+    .description('Print the statements that give a role the rights that the service needs. Asks no database.')
+    .argument('<role>', 'the role of the service')
+    .action(printGrants);
+  return command;
+}
+
+async function runMigrations({ grantTo: role }: { grantTo?: string }): Promise<void> {
+  const { grantTo, inspectRights, migrate } = await import('../database/migrate.js');
+  await withDatabase(async (settings, url) => {
+    const ran = await migrate(settings, url);
+    console.log(ran.length > 0 ? ran.join('\n') : 'The schema is up to date');
+    if (role !== undefined) console.log((await grantTo(settings, url, role)).join(';\n') + ';');
+    const fault = await inspectRights(settings, url);
+    if (fault !== null) console.error(`warning: for the role that migrated: ${fault}`);
+  });
+}
+
+async function revertMigration(): Promise<void> {
+  const { revert } = await import('../database/migrate.js');
+  await withDatabase(async (settings, url) => {
+    const reverted = await revert(settings, url);
+    console.log(reverted === null ? 'There is nothing to revert' : `Reverted ${reverted}`);
+  });
+}
+
+async function status({ json }: { json?: true }): Promise<void> {
+  const { migrationStatus } = await import('../database/migrate.js');
+  await withDatabase(async (settings, url) => {
+    const migrations = await migrationStatus(settings, url);
+    if (json) printJson(migrations);
+    else
+      printTable(
+        ['MIGRATION', 'APPLIED'],
+        migrations.map(({ name, isApplied }) => [name, isApplied ? 'yes' : 'no']),
+      );
+  });
+}
+
+async function printGrants(role: string): Promise<void> {
+  const { grantsFor } = await import('../database/rights.js');
+  const { databaseSchema } = settingsFromEnvironment({ serves: false });
+  console.log(grantsFor(databaseSchema, role).join(';\n') + ';');
+}
+
+async function withDatabase(work: (settings: Settings, url: string) => Promise<void>): Promise<void> {
+  const { leaseDatabase } = await import('../database/database-lease.js');
+  const { createLogger } = await import('../observability/logging.js');
+  const settings = settingsFromEnvironment({ serves: false });
+  const database = await leaseDatabase(settings, createLogger(settings.logLevel));
+  try {
+    await work(settings, database.url);
+  } finally {
+    await database.release();
+  }
+}

@@ -1,0 +1,72 @@
+import { execFile } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { VERSION } from '../src/config/version.js';
+import { MIGRATION_NAMES } from '../src/database/data-source.js';
+import { createDatabase, type TestDatabase } from './support/database.js';
+
+const MAIN = fileURLToPath(new URL('../dist/src/main.js', import.meta.url));
+/** Nobody listens there. */
+const NOWHERE = 'postgresql://127.0.0.1:1/none';
+
+let database: TestDatabase | undefined;
+afterEach(async () => {
+  await database?.drop();
+  database = undefined;
+});
+
+const run = (args: string[], environment: Record<string, string> = {}) =>
+  promisify(execFile)(process.execPath, [MAIN, ...args], {
+    env: { PATH: process.env.PATH, DATABASE_URL: database?.url ?? NOWHERE, ...environment },
+    cwd: tmpdir(),
+  }).then(
+    ({ stdout, stderr }) => ({ code: 0, out: stdout, err: stderr }),
+    (error: unknown) => {
+      const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string };
+      return { code, out: stdout, err: stderr };
+    },
+  );
+
+it('says its version, and wrong usage by exit code 2', async () => {
+  expect(await run(['--version'])).toEqual({ code: 0, out: `${VERSION}\n`, err: '' });
+  expect(await run(['nonsense'])).toMatchObject({ code: 2, out: '' });
+});
+
+it.each([
+  { args: ['migrate'] },
+  { args: ['migrate', 'status'] },
+  { args: ['keys', 'list'] },
+  { args: ['tenants', 'list'] },
+  { args: ['healthcheck'], environment: { PORT: '1', AUTH_MODE: 'none' } },
+])('$args fails where nobody listens, and says so', async ({ args, environment }) => {
+  const { code, out, err } = await run(args, environment);
+  expect([code, out]).toEqual([1, '']);
+  expect(err).toMatch(/^error: .*ECONNREFUSED/);
+});
+
+it('names every setting that is wrong', async () => {
+  const { code, err } = await run(['migrate'], { PORT: 'x', QUEUE_MAX: '-1' });
+  expect(code).toBe(1);
+  expect(err).toMatch(/PORT must be.*QUEUE_MAX must be/);
+});
+
+it('migrates, says what the database has, and takes it back', async () => {
+  database = await createDatabase({ like: 'empty' });
+  const status = async () =>
+    JSON.parse((await run(['migrate', 'status', '--json'])).out) as { name: string; isApplied: boolean }[];
+  expect(await status()).toEqual(MIGRATION_NAMES.map((name) => ({ name, isApplied: false })));
+  expect(await database.sql(`select from pg_tables where schemaname = 'public'`)).toEqual([]);
+  expect((await run(['migrate'])).out.trim().split('\n')).toEqual(MIGRATION_NAMES);
+  expect(await status()).toEqual(MIGRATION_NAMES.map((name) => ({ name, isApplied: true })));
+  const last = MIGRATION_NAMES.at(-1)!;
+  expect((await run(['migrate', 'revert'])).out).toBe(`Reverted ${last}\n`);
+  expect((await run(['migrate', 'status'])).out).toMatch(new RegExp(`^${last} +no$`, 'm'));
+});
+
+it('prints its tables as JSON, too', async () => {
+  database = await createDatabase();
+  expect(JSON.parse((await run(['keys', 'list', '--json'])).out)).toEqual([]);
+  expect((await run(['keys', 'list'])).out).toMatch(/^ID +TENANT +NAME/);
+  expect(JSON.parse((await run(['tenants', 'list', '--json'])).out)).toEqual([]);
+});
