@@ -27,7 +27,7 @@ const { values: given } = parseArgs({
     rows: { type: 'string' },
     /** Runs everything once and shortly, to see that it works. */
     smoke: { type: 'boolean', default: false },
-    /** Where the report goes; by default to docs/benchmarks.md when everything has run in full length, else nowhere. */
+    /** Where the report goes; by default to docs/explain/benchmarks-raw.md when everything has run in full length, else nowhere. */
     output: { type: 'string' },
   },
 });
@@ -42,7 +42,7 @@ const options = {
   candidates: chosenCandidates(
     given.candidates?.split(',') ?? CANDIDATES.filter((name) => name !== 'service-off'),
   ),
-  output: given.output ?? (isComplete ? `${ROOT}docs/benchmarks.md` : null),
+  output: given.output ?? (isComplete ? `${ROOT}docs/explain/benchmarks-raw.md` : null),
 };
 
 function positive(name: string, text: string | undefined, fallback: number): number {
@@ -91,7 +91,7 @@ async function run(serverUrl: string): Promise<void> {
     }
   }
   const text = await format(report(results, facts, hasLz4), {
-    ...(await resolveConfig(`${ROOT}docs/benchmarks.md`)),
+    ...(await resolveConfig(`${ROOT}docs/explain/benchmarks-raw.md`)),
     parser: 'markdown',
   });
   console.log(text);

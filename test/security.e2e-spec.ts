@@ -13,7 +13,7 @@ import { relationsOf, rowsOf } from './support/schema.js';
 const SLOW_MS = 90_000;
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
-/** The attempts that docs/security.md names, as far as no other suite has them. */
+/** The attempts that docs/explain/security.md names, as far as no other suite has them. */
 describe.each(['true', 'false'])('an attacker who reaches the port, FAST_PATH=%s', (FAST_PATH) => {
   let app: TestApp;
   /** A thread of somebody else's. */
@@ -385,8 +385,8 @@ describe('somebody on the machine', () => {
   );
 });
 
-describe('docs/security.md', () => {
-  const text = readFileSync(join(ROOT, 'docs/security.md'), 'utf8');
+describe('docs/explain/security.md', () => {
+  const text = readFileSync(join(ROOT, 'docs/explain/security.md'), 'utf8');
   const rows = text
     .slice(text.indexOf('## Threats'), text.indexOf('## What stays open'))
     .split('\n')

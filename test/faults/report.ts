@@ -35,8 +35,8 @@ export interface Sample {
   fault: string;
 }
 
-const PAGE = 'docs/reliability.md';
-const PLOT = 'docs/reliability.svg';
+const PAGE = 'docs/explain/reliability.md';
+const PLOT = 'docs/explain/reliability.svg';
 const FRAME = `# Reliability
 
 \`npm run test:faults -- --report\` writes the first part of this page anew, \`npm run test:faults -- --minutes 60 --report\` the

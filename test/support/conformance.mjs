@@ -1,4 +1,4 @@
-// npm run conformance: runs the published suites against both clients and writes docs/conformance.md; with --keys it runs
+// npm run conformance: runs the published suites against both clients and writes docs/reference/conformance.md; with --keys it runs
 // them with AUTH_MODE=keys, and writes nothing.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -53,7 +53,7 @@ function writeReport() {
   const all = [...byMethod.values()].reduce((sum, count) => sum + count.all, 0);
   const passed = [...byMethod.values()].reduce((sum, count) => sum + count.passed, 0);
   writeFileSync(
-    'docs/conformance.md',
+    'docs/reference/conformance.md',
     `# Conformance
 
 Written by \`npm run conformance\`, which runs the suites that LangGraph publishes for checkpointers, over HTTP, on a real
@@ -72,5 +72,9 @@ ${rows.join('\n')}
 ${readFileSync(pythonReport, 'utf8').trim()}
 `,
   );
-  run(process.execPath, ['node_modules/prettier/bin/prettier.cjs', '--write', 'docs/conformance.md']);
+  run(process.execPath, [
+    'node_modules/prettier/bin/prettier.cjs',
+    '--write',
+    'docs/reference/conformance.md',
+  ]);
 }

@@ -1,4 +1,4 @@
-// npm run test:upgrade: what a rolling upgrade needs, see docs/upgrades.md. The suites of the operations of this release on
+// npm run test:upgrade: what a rolling upgrade needs, see docs/how-to/upgrade.md. The suites of the operations of this release on
 // the next one's schema; then, where git has the previous release, its suites on this one's schema, and both at once.
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
