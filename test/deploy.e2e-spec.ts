@@ -12,7 +12,7 @@ const fileOf = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const ALERTS = fileOf('../deploy/prometheus-alerts.yaml');
 const ALERTS_TEST = fileOf('fixtures/prometheus-alerts-test.yaml');
 const DASHBOARD = fileOf('../deploy/grafana-dashboard.json');
-const README = fileOf('../README.md');
+const PAGE = fileOf('../docs/reference/metrics-and-alerts.md');
 
 /** What Prometheus adds to each sample. */
 const OF_THE_TARGET = ['instance', 'job'];
@@ -170,13 +170,13 @@ it('shows or watches every metric of its own', () => {
   expect([...unread]).toEqual([]);
 });
 
-it('README.md explains every metric of its own, and every alert', () => {
-  const readme = readFileSync(README, 'utf8');
+it('metrics-and-alerts.md explains every metric of its own, and every alert', () => {
+  const page = readFileSync(PAGE, 'utf8');
   const own = samples
     .map(({ name }) => name.replace(/_(bucket|sum|count)$/, ''))
     .filter((name) => name.startsWith('checkpoint_backend_'));
-  for (const name of new Set(own)) expect(readme).toContain(`\`${name.replace('checkpoint_backend_', '')}\``);
-  for (const { alert } of alerts) expect(readme).toContain(`\`${alert.replace('CheckpointBackend', '')}\``);
+  for (const name of new Set(own)) expect(page).toContain(`\`${name}\``);
+  for (const { alert } of alerts) expect(page).toContain(`\`${alert.replace('CheckpointBackend', '')}\``);
 });
 
 const promtool = spawnSync('promtool', ['--version']).error === undefined;

@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { NotFoundException } from '@nestjs/common';
 import { InvalidRequestError, LimitExceededError } from '../../errors/errors.js';
+import { PROBLEMS } from './problem.js';
 import { toProblem } from './problem.filter.js';
 
 describe('toProblem', () => {
@@ -32,4 +34,12 @@ describe('toProblem', () => {
       expect(toProblem(error)).toEqual({ type: 'about:blank', status: 500, title: 'Internal Server Error' });
     },
   );
+});
+
+it.each(Object.entries(PROBLEMS))('problems.md has %s, with its status', (code, { status, retry }) => {
+  const page = readFileSync(new URL('../../../docs/reference/problems.md', import.meta.url), 'utf8');
+  expect(page).toMatch(
+    new RegExp(`^\\| \\[\`${code}\`\\]\\(#${code}\\) +\\| ${status} +\\| ${retry ? 'yes' : 'no'} `, 'm'),
+  );
+  expect(page).toMatch(new RegExp(`^## ${code}\\n\\n\\*\\*${status}\\.\\*\\*`, 'm'));
 });

@@ -8,7 +8,7 @@ export interface ProblemKind {
   retry: boolean;
 }
 
-/** The one table of status codes; `checkpoint.errors.ts` names the codes, README.md repeats it in words. */
+/** The one table of status codes; `errors.ts` names the codes, docs/reference/problems.md repeats it in words. */
 export const PROBLEMS: Record<ProblemCode, ProblemKind> = {
   'malformed-body': {
     status: 400,
