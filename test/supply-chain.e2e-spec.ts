@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,7 +22,10 @@ interface Bill {
 }
 
 interface Lock {
-  packages: Record<string, { version?: string; license?: string; dev?: boolean }>;
+  packages: Record<
+    string,
+    { version?: string; license?: string; dev?: boolean; resolved?: string; engines?: { node?: string } }
+  >;
 }
 
 /** A copy of what the scripts read, which a test may change. */
@@ -32,6 +35,7 @@ beforeEach(() => {
   for (const name of ['package.json', 'package-lock.json', 'supply-chain']) {
     cpSync(join(ROOT, name), join(directory, name), { recursive: true });
   }
+  symlinkSync(join(ROOT, 'node_modules'), join(directory, 'node_modules'));
 });
 afterEach(() => {
   rmSync(directory, { recursive: true });
@@ -43,12 +47,17 @@ function theBill(): Bill {
   return JSON.parse(readFileSync(file, 'utf8')) as Bill;
 }
 
-function licences(change: (lock: Lock) => void = () => undefined) {
+function licences(change?: (lock: Lock) => void) {
+  return run('supply-chain/licences.mjs', change);
+}
+
+/** Runs a script after a change of the lock file. */
+function run(script: string, change: (lock: Lock) => void = () => undefined) {
   const file = join(directory, 'package-lock.json');
   const lock = JSON.parse(readFileSync(file, 'utf8')) as Lock;
   change(lock);
   writeFileSync(file, JSON.stringify(lock));
-  const { status, stderr } = spawnSync(process.execPath, ['supply-chain/licences.mjs'], {
+  const { status, stderr } = spawnSync(process.execPath, [script], {
     cwd: directory,
     encoding: 'utf8',
   });
@@ -60,14 +69,15 @@ describe('the bill of materials', () => {
     const { bomFormat, specVersion, components, dependencies } = theBill();
     expect([bomFormat, specVersion]).toEqual(['CycloneDX', '1.6']);
     const listed = new Set(components.map(({ name, version }) => `${name}@${version}`));
-    // npm's own opinion of what is installed in production. The second is the package of the workspace.
-    const [, ...installed] = execFileSync(
-      'npm',
-      ['ls', '--omit', 'dev', '--all', '--parseable', '--long', '--workspaces=false'],
-      { cwd: ROOT, encoding: 'utf8' },
-    )
+    // npm's own opinion of what is installed in production. The first is the service itself.
+    const [, ...lines] = execFileSync('npm', ['ls', '--omit', 'dev', '--all', '--parseable', '--long'], {
+      cwd: ROOT,
+      encoding: 'utf8',
+    })
       .trim()
-      .split('\n')
+      .split('\n');
+    const installed = lines
+      .filter((line) => !line.includes(join(ROOT, 'clients')))
       .map((line) => line.replace(/^.*?:((?:@[^:@]*)?[^:@]*@[^:]*).*$/, '$1'));
     const { dependencies: wanted } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
       dependencies: Record<string, string>;
@@ -139,5 +149,24 @@ describe('the licences', () => {
       packages['node_modules/jest']!.license = 'MPL-2.0';
     };
     expect(licences(change).status).toBe(0);
+  });
+});
+
+describe('package-lock.json', () => {
+  it('names no place that packages came from', () => {
+    const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as Lock;
+    const places = Object.values(packages).map(({ resolved = '' }) => resolved);
+    expect(places.filter((place) => place.includes(':'))).toEqual([]);
+  });
+
+  it('holds no package that warns about a version of Node that the service allows', () => {
+    const engines = (change: (lock: Lock) => void = () => undefined) =>
+      run('supply-chain/engines.mjs', change);
+    expect(engines()).toEqual({ status: 0, stderr: '' });
+    const narrowed = engines(({ packages }) => {
+      packages['node_modules/express']!.engines = { node: '>=22' };
+    });
+    expect(narrowed.status).toBe(1);
+    expect(narrowed.stderr).toMatch(/^node_modules\/express \S+: asks for Node >=22, /);
   });
 });

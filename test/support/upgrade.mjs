@@ -48,7 +48,7 @@ function buildPrevious(directory) {
   const archive = execFileSync('git', ['archive', commit], { maxBuffer: 2 ** 30 });
   execFileSync('tar', ['-x', '-C', directory], { input: archive });
   symlinkSync(resolve('node_modules'), join(directory, 'node_modules'));
-  execFileSync(process.execPath, [resolve('node_modules/@nestjs/cli/bin/nest.js'), 'build'], {
+  execFileSync(process.execPath, [resolve('node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json'], {
     cwd: directory,
     stdio: 'inherit',
   });
