@@ -7,7 +7,7 @@ import { TABLES } from './support/schema.js';
 
 /** The default tenant, and some whose names could be taken for each other's. */
 const TENANTS = ['', 'acme', 'acme.eu', 'acme-2', 'z'];
-/** The longest name, see README. */
+/** The longest name, see docs/how-to/tenants.md. */
 const LONG = `t${'x'.repeat(62)}`;
 
 describe('tenants', () => {
