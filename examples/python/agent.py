@@ -1,6 +1,6 @@
 """An agent that remembers: it chats, calls tools, and waits for a human before it sends anything.
 
-    pip install langgraph langgraph-checkpoint-http
+    pip install langgraph ../../clients/python
     export CHECKPOINT_URL=http://127.0.0.1:5003
     python agent.py my-thread
 
