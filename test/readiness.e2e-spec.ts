@@ -173,8 +173,8 @@ describeWithRoles('a role with rights of its own', () => {
     },
   );
 
-  it('is told in docs/how-to/move-from-postgres-saver.md what it needs', () => {
-    const text = readFileSync(join(SOURCE, '../docs/how-to/move-from-postgres-saver.md'), 'utf8');
+  it('is told in docs/reference/database.md what it needs', () => {
+    const text = readFileSync(join(SOURCE, '../docs/reference/database.md'), 'utf8');
     expect(text).toContain(`${grantsFor('public', 'agents').join(';\n')};\n`);
   });
 
