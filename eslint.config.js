@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['**/dist/', 'coverage/', 'node_modules/', 'clients/python/', 'test/fuzz/.venv/'] },
+  { ignores: ['**/dist/', 'coverage/', 'node_modules/', 'clients/python/', '**/.venv/'] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
