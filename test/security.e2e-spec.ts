@@ -13,7 +13,7 @@ import { relationsOf, rowsOf } from './support/schema.js';
 const SLOW_MS = 90_000;
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
-/** The attempts that docs/explain/security.md names, as far as no other suite has them. */
+/** The attempts that docs/explain/security-attempts-*.md name, as far as no other suite has them. */
 describe.each(['true', 'false'])('an attacker who reaches the port, FAST_PATH=%s', (FAST_PATH) => {
   let app: TestApp;
   /** A thread of somebody else's. */
@@ -385,15 +385,17 @@ describe('somebody on the machine', () => {
   );
 });
 
-describe('docs/explain/security.md', () => {
-  const text = readFileSync(join(ROOT, 'docs/explain/security.md'), 'utf8');
-  const rows = text
-    .slice(text.indexOf('## Threats'), text.indexOf('## What stays open'))
-    .split('\n')
-    .filter((line) => /^\| (?!-|Threat)/.test(line));
+describe('docs/explain/security-attempts-*.md', () => {
+  const SHELF = join(ROOT, 'docs/explain');
+  const pages = readdirSync(SHELF).filter((name) => name.startsWith('security-attempts-'));
+  const rows = pages.flatMap((page) =>
+    readFileSync(join(SHELF, page), 'utf8')
+      .split('\n')
+      .filter((line) => /^\| (?!-|Threat)/.test(line)),
+  );
 
-  it('has an attempt for each threat, which exists', () => {
-    expect(rows.length).toBeGreaterThan(30);
+  it('have an attempt for each threat, which exists', () => {
+    expect(rows.length).toBeGreaterThan(100);
     for (const row of rows) {
       const attempts = [...row.matchAll(/`([\w./-]+\.(?:ts|py|mjs))`: ([^<|]+?)(?= *[<|])/g)];
       expect([row, attempts.length]).toEqual([row, expect.any(Number)]);
@@ -402,6 +404,11 @@ describe('docs/explain/security.md', () => {
         expect([row, readFileSync(join(ROOT, file!), 'utf8').includes(name!)]).toEqual([row, true]);
       }
     }
+  });
+
+  it('are all named in security.md', () => {
+    const overview = readFileSync(join(SHELF, 'security.md'), 'utf8');
+    for (const page of pages) expect(overview).toContain(`](${page})`);
   });
 });
 
