@@ -1,7 +1,7 @@
 /**
  * npm run test:faults: agents at work on real processes while one fault after another is applied.
  *
- *   --report        writes docs/explain/reliability.md
+ *   --report        writes docs/explain/reliability-raw.md
  *   --minutes N     a soak: the faults spread over so many minutes of one load, with samples of memory and latency
  *   --only NAME     the faults whose name has this in it
  *   --agents N      how many (32)

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
+import { basename } from 'node:path';
 import { format, resolveConfig } from 'prettier';
 import { plot } from './plot.js';
 
@@ -35,40 +36,25 @@ export interface Sample {
   fault: string;
 }
 
-const PAGE = 'docs/explain/reliability.md';
+const PAGE = 'docs/explain/reliability-raw.md';
 const PLOT = 'docs/explain/reliability.svg';
-const FRAME = `# Reliability
+const FRAME = `# Reliability: raw results
 
-\`npm run test:faults -- --report\` writes the first part of this page anew, \`npm run test:faults -- --minutes 60 --report\` the
-second; [test/faults/faults.ts](../test/faults/faults.ts) says what each fault is. The service runs as a process of its own,
-with its default settings, on a real Postgres with \`fsync\` behind a TCP proxy that is the network. Agents put, put writes, get,
-list, copy, prune and delete in closed loops, each on threads of its own, with one attempt a request, and compare every answer
-with what they have stored.
+\`npm run test:faults -- --report\` writes the first part of this page, and \`npm run test:faults -- --minutes 60 --report\` the second.
+[Reliability](reliability.md) explains what they mean; [test/faults/faults.ts](../../test/faults/faults.ts) says what each fault is.
 
-- *Errors* are answers other than 2xx, and broken connections. They have to be 0 for every outage under \`OUTAGE_WAIT_MS\`.
-- *Lost* are rows that were acknowledged and are not there, or not as they were sent: every row is compared in the database, and
-  every thread once more through the service. Each has to be 0, as wrong answers have to.
-- *Longest* is the longest that a request took, *recovery* the time from the end of the fault until every agent had had an answer.
-- *Memory* is the service's resident memory before and after.
+- *Errors*: answers other than 2xx, and broken connections. They must be 0 for every outage shorter than \`OUTAGE_WAIT_MS\`.
+- *Wrong answers*: answers that are not what was stored. They must be 0.
+- *Lost*: acknowledged rows that are absent or changed. Every row is compared in the database, and every thread once more through the
+  service. They must be 0.
+- *Longest*: the longest time that a request took. *Recovery*: the time from the end of the fault until every agent had an answer.
+- *Memory*: resident memory of the service, before and after.
 
 <!-- faults -->
 <!-- /faults -->
 
 <!-- soak -->
 <!-- /soak -->
-
-## Tenants side by side
-
-\`npm run test:soak\` (\`SOAK_SECONDS\`, default 60) runs two instances on one database with 32 MiB of \`INFLIGHT_BYTES\`, and three
-tenants with keys of their own. Agents put blobs of 40 bytes to 8 MiB, list, read histories, copy, prune and delete; groups of
-requests race on one thread; meanwhile each tenant sends gzip bodies that break, bodies that never come, invalid documents, and
-leaves answers unread. What is stored names its owner every 512 bytes. Every answer is compared with what its tenant stored,
-and at the end so are the tables. Each of these has to be 0:
-
-- *foreign*: another tenant's bytes, in an answer or in a row;
-- *wrong*: an answer that is not what was stored; *lost*: an acknowledged store that no delete can have removed;
-- *returned*: what was deleted is back, or a blob outlived its checkpoint; *partial*: some rows of one request;
-- *misjudged*: a valid request that was refused, or an invalid one that was not; *broken*: 500, or a connection that broke.
 `;
 
 /** Writes the part of the page that was measured; the other one stays. */
@@ -83,7 +69,7 @@ export async function writeReport(
   const text =
     samples === null
       ? `## One fault after another\n\n${facts}.\n\n${tableOf(rows)}`
-      : `## A soak\n\n${facts}.\n\n![Memory and latency over time](${PLOT.slice(5)})\n\n${tableOf(rows)}\n\n${samplesOf(samples)}`;
+      : `## A soak\n\n${facts}.\n\n![Memory and latency over time](${basename(PLOT)})\n\n${tableOf(rows)}\n\n${samplesOf(samples)}`;
   // The frame is this program's, the other part is kept.
   const other = part === 'faults' ? 'soak' : 'faults';
   const page = put(put(FRAME, other, sectionOf(old, other)), part, text);
