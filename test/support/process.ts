@@ -29,6 +29,16 @@ export interface Reply {
   json: any;
 }
 
+interface StartOptions {
+  uid?: number;
+  gid?: number;
+  main?: string;
+  command?: string[];
+  cwd?: string;
+  ca?: string;
+  group?: boolean;
+}
+
 /** The service in a process of its own. */
 export class Service {
   private output = '';
@@ -37,6 +47,7 @@ export class Service {
   private constructor(
     private readonly child: ChildProcess,
     private readonly ca: string | undefined,
+    private readonly hasGroup: boolean,
   ) {
     child.once('close', () => (this.hasClosed = true));
     for (const stream of [child.stdout, child.stderr]) {
@@ -46,14 +57,22 @@ export class Service {
 
   /**
    * Starts it on a free port; of this process's own settings only DATABASE_PREPARED reaches it, which is about the server.
-   * `ca` is to know it by, with TLS.
+   * `ca` is to know it by, with TLS. `command` starts another build of it; `group` puts it in a group of processes that signals
+   * go to, as a terminal does.
    */
   static start(
     environment: Record<string, string>,
-    { main = MAIN, ca, ...identity }: { uid?: number; gid?: number; main?: string; ca?: string } = {},
+    {
+      main = MAIN,
+      command: [program = '', ...args] = [process.execPath, main],
+      cwd = tmpdir(), // where no .env is
+      ca,
+      group = false,
+      ...identity
+    }: StartOptions = {},
   ): Service {
-    const child = spawn(process.execPath, [main], {
-      cwd: tmpdir(), // where no .env is
+    const child = spawn(program, args, {
+      cwd,
       env: {
         ...{
           PATH: process.env.PATH,
@@ -66,9 +85,10 @@ export class Service {
         ...environment,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
+      detached: group,
       ...identity,
     });
-    const service = new Service(child, ca);
+    const service = new Service(child, ca, group);
     services.add(service);
     return service;
   }
@@ -102,7 +122,8 @@ export class Service {
   }
 
   kill(signal: NodeJS.Signals): void {
-    this.child.kill(signal);
+    if (this.hasGroup && !this.hasClosed) process.kill(-this.child.pid!, signal);
+    else this.child.kill(signal);
   }
 
   /** Resolves with its exit code, null when a signal ended it, once all of its log has arrived. */
@@ -159,12 +180,12 @@ export async function until(what: string, condition: () => boolean | Promise<boo
   }
 }
 
-/** A new DATA_DIR; `closed` puts it below a directory that only its owner may enter. */
-export function aDataDir({ closed = false } = {}): string {
+/** A new DATA_DIR; `closed` puts it below a directory that only its owner may enter, and `name` below one of its own. */
+export function aDataDir({ closed = false, name = '' } = {}): string {
   const directory = mkdtempSync(join(realpathSync(tmpdir()), 'checkpoint-backend-processes-'));
   // Else root's Postgres could not get in, and its data would be elsewhere.
   if (!closed) chmodSync(directory, 0o755);
-  const dataDir = closed ? join(directory, 'data') : directory;
+  const dataDir = join(directory, closed ? 'data' : name);
   dataDirs.set(dataDir, directory);
   return dataDir;
 }
