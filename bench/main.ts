@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { format, resolveConfig } from 'prettier';
 import { type Candidate, ROOT } from './candidates/candidate.js';
 import { open, unavailable } from './candidates/open.js';
+import { drawCharts } from './charts.js';
 import { factsOf } from './facts.js';
 import { inspect } from './database.js';
 import { measure } from './part.js';
@@ -13,6 +14,8 @@ import { endAll } from './processes.js';
 import { CANDIDATES, type CandidateName, chosenProfiles } from './profiles.js';
 import { type Results, report } from './report.js';
 import { type Server, startServer } from './server.js';
+
+const REPORT = `${ROOT}docs/explain/benchmarks-raw.md`;
 
 const { values: given } = parseArgs({
   options: {
@@ -42,7 +45,7 @@ const options = {
   candidates: chosenCandidates(
     given.candidates?.split(',') ?? CANDIDATES.filter((name) => name !== 'service-off'),
   ),
-  output: given.output ?? (isComplete ? `${ROOT}docs/explain/benchmarks-raw.md` : null),
+  output: given.output ?? (isComplete ? REPORT : null),
 };
 
 function positive(name: string, text: string | undefined, fallback: number): number {
@@ -63,6 +66,7 @@ async function run(serverUrl: string): Promise<void> {
   const { postmaster, version, hasLz4 } = await inspect(serverUrl);
   const facts = {
     ...(await factsOf(version, hasLz4)),
+    'Rows of the grown database': options.rows.toLocaleString('en'),
     Rounds: `${options.rounds}, each timed part ${options.seconds} s after ${options.warmUpSeconds} s of warm-up`,
   };
   const candidates = options.candidates.filter((name) => {
@@ -91,11 +95,12 @@ async function run(serverUrl: string): Promise<void> {
     }
   }
   const text = await format(report(results, facts, hasLz4), {
-    ...(await resolveConfig(`${ROOT}docs/explain/benchmarks-raw.md`)),
+    ...(await resolveConfig(REPORT)),
     parser: 'markdown',
   });
   console.log(text);
   if (options.output !== null) writeFileSync(options.output, text);
+  if (options.output === REPORT) drawCharts();
   console.log(`bench: ${results.size} profiles ran`);
 }
 

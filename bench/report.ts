@@ -53,9 +53,10 @@ export function report(results: Results, facts: Record<string, string>, hasLz4: 
     [...(results.get(profile) ?? [])].map(([candidate, own]) => ({ profile, candidate, own })),
   );
   const steal = spreadOf(rows.flatMap(({ own }) => own.map((sample) => sample.steal && sample.steal * 100)));
-  return `# Benchmarks
+  return `# Benchmarks: raw results
 
-\`npm run bench\` writes this page anew; \`bench/main.ts\` lists its options. Each figure is the median over the rounds, with
+[Benchmarks](benchmarks.md) says what these tables mean. \`npm run bench\` writes this page anew; \`bench/main.ts\` lists its
+options. Each figure is the median over the rounds, with
 the least and the greatest in brackets; a ratio is made within a round. In each round the candidates take turns, in another
 order, each on a database of its own on one server, which is filled anew before every part. Answers are compared with what
 was stored, and the rows with what was acknowledged.
