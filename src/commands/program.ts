@@ -15,7 +15,7 @@ const USAGE = 2;
  * The command line. Each command imports what it runs when it runs it, so that `--help` and `healthcheck` do not load the
  * service.
  */
-function programOf(): Command {
+export function programOf(): Command {
   const program = new Command('checkpoint-backend')
     .description('The memory of LangGraph agents: a service that keeps their checkpoints in Postgres.')
     .version(VERSION, '-V, --version', 'print the version')
