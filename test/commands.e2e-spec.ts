@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { SETTING_NAMES } from '../src/config/env.js';
 import { VERSION } from '../src/config/version.js';
 import { MIGRATION_NAMES } from '../src/database/data-source.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
@@ -49,6 +50,19 @@ it('names every setting that is wrong', async () => {
   const { code, err } = await run(['migrate'], { PORT: 'x', QUEUE_MAX: '-1' });
   expect(code).toBe(1);
   expect(err).toMatch(/PORT must be.*QUEUE_MAX must be/);
+});
+
+it('lists the settings in each of its forms, whatever the environment has', async () => {
+  const of = (...args: string[]) => run(['settings', ...args], { PORT: 'x' });
+  const listed = JSON.parse((await of('--json')).out) as { name: string; default: string; range: string }[];
+  expect(listed.map(({ name }) => name)).toEqual(SETTING_NAMES);
+  expect(listed[0]).toMatchObject({ name: 'PORT', default: '5003', range: '0 to 65535' });
+  const [headings, first, ...rest] = (await of()).out.trim().split('\n');
+  expect(headings).toMatch(/^NAME +DEFAULT +MEANING +RANGE$/);
+  expect(first).toMatch(/^PORT +5003 +Port to listen on.* 0 to 65535$/);
+  expect(rest).toHaveLength(SETTING_NAMES.length - 1);
+  expect((await of('--format', 'env')).out).toMatch(/^#PORT=5003$/m);
+  expect((await of('--format', 'markdown')).out).toMatch(/^# Settings\n[^]*^\| `PORT` \| `5003` \|/m);
 });
 
 it('migrates, says what the database has, and takes it back', async () => {

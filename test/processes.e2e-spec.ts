@@ -441,21 +441,21 @@ describe('wrong settings end the start with one message', () => {
       name: 'no database in production',
       environment: { NODE_ENV: 'production' },
       message:
-        'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
+        'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an embedded Postgres instead',
     },
     {
       name: 'nobody said who may do what',
       environment: { AUTH_MODE: '', NODE_ENV: 'production', DATABASE_URL: 'postgresql://h/d' },
       message:
-        'AUTH_MODE is required: keys, jwt or both (keys,jwt) say who may read and delete what; none lets everybody who ' +
-        'reaches the port, and is the default only for an embedded database, on a loopback address, not in production',
+        'AUTH_MODE is required: keys, jwt or both (keys,jwt). none lets anyone who reaches the port read and delete every ' +
+        'thread; it is the default only for an embedded database, on a loopback address, outside production',
     },
   ];
   it.each(cases)('$name', async ({ environment, message }) => {
     const dataDir = aDataDir();
     const service = Service.start({ DATA_DIR: dataDir, ...environment });
     expect(await service.exited()).toBe(1);
-    expect(service.log.trim()).toBe(message);
+    expect(service.log.trim()).toBe(`error: ${message}`);
     expect(readdirSync(dataDir)).toEqual([]);
   });
 
@@ -474,6 +474,23 @@ describe('wrong settings end the start with one message', () => {
 });
 
 describe('the log', () => {
+  it('shows the settings by their names', async () => {
+    const database = await aDatabase('template');
+    const service = await start({
+      ...{ DATABASE_URL: database.url, QUEUE_MAX: '7' },
+    });
+    await service.stop();
+    const lines = service.log
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines[0]).toMatchObject({
+      msg: 'starting',
+      settings: { QUEUE_MAX: '7', DATABASE_POOL_MAX: '10' },
+    });
+    expect(Object.keys(lines[0].settings).filter((name) => name !== name.toUpperCase())).toEqual([]);
+  });
+
   it('never shows a password', async () => {
     const password = 'open-sesame';
     const database = await aDatabase('empty');

@@ -202,7 +202,7 @@ describe('a service with TLS', () => {
       without: 'TLS_CERT',
       says: 'TLS_CERT and TLS_KEY must be set together',
     },
-    { what: 'they are no pair', without: '', says: 'TLS_CERT and TLS_KEY are no pair: ' },
+    { what: 'they are no pair', without: '', says: 'TLS_CERT and TLS_KEY are not a pair: ' },
   ])(
     'does not start when $what',
     async ({ without, says }) => {

@@ -18,7 +18,7 @@ async function outcomeOf(args: string[]): Promise<{ code: number; out: string; e
 
 const COMMANDS = [
   [],
-  ...['serve', 'migrate', 'keys', 'tenants', 'openapi', 'healthcheck'].map((name) => [name]),
+  ...['serve', 'migrate', 'keys', 'tenants', 'settings', 'openapi', 'healthcheck'].map((name) => [name]),
   ...['run', 'revert', 'status', 'grants'].map((name) => ['migrate', name]),
   ...['create', 'list', 'rotate', 'revoke', 'hash'].map((name) => ['keys', name]),
   ...['list', 'move'].map((name) => ['tenants', name]),
@@ -58,6 +58,8 @@ it.each([
   { args: ['tenants', 'move', '--tenant', 't'], names: /--thread, --threads-like and --all/ },
   { args: ['tenants', 'move', '--tenant', 't', '--all', '--thread', 'x'], names: /one of/ },
   { args: ['tenants', 'move', '--tenant', 't', '--from', 't', '--all'], names: /same tenant/ },
+  { args: ['settings', '--format', 'toml'], names: /--format.*toml.*env, markdown/s },
+  { args: ['settings', '--format', 'env', '--json'], names: /--format.*--json/ },
   { args: ['openapi', '--check', 'a', '--output', 'b'], names: /--check.*--output|--output.*--check/s },
 ])('$args is wrong usage, which it names', async ({ args, names }) => {
   const { code, out, err } = await outcomeOf(args);

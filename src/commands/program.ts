@@ -6,6 +6,7 @@ import { migrateCommand } from './migrate.js';
 import { openapiCommand } from './openapi.js';
 import { UsageError } from './outcome.js';
 import { serveCommand } from './serve.js';
+import { settingsCommand } from './settings.js';
 import { tenantsCommand } from './tenants.js';
 
 const FAILURE = 1;
@@ -21,12 +22,13 @@ export function programOf(): Command {
     .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help for the command')
     .helpCommand('help [command]', 'print help for the command')
-    .addHelpText('after', '\nSettings are environment variables; `serve --help` lists them.');
+    .addHelpText('after', '\nSettings are environment variables; `serve --help` and `settings` list them.');
   program.addCommand(serveCommand());
   for (const command of [
     migrateCommand(),
     keysCommand(),
     tenantsCommand(),
+    settingsCommand(),
     openapiCommand(),
     healthcheckCommand(),
   ]) {

@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Settings } from './env.js';
+import { SETTING_NAMES, Settings } from './env.js';
 
 describe('Settings', () => {
   it('has defaults for everything', () => {
@@ -109,7 +109,7 @@ describe('Settings', () => {
     const pipe = join(directory, 'pipe');
     execFileSync('mkfifo', [pipe]);
     expect(() => new Settings({ AUTH_MODE: 'none', [name]: pipe })).toThrow(
-      `${name} cannot be read: is no regular file`,
+      `${name} cannot be read: is not a regular file`,
     );
     rmSync(directory, { recursive: true });
   });
@@ -197,7 +197,7 @@ describe('Settings', () => {
       'https://a.example/',
       'https://a.example/x',
     ]) {
-      expect(() => new Settings({ CORS_ORIGINS: text })).toThrow(`"${text}" is none`);
+      expect(() => new Settings({ CORS_ORIGINS: text })).toThrow(`"${text}" is not one`);
     }
   });
 
@@ -205,6 +205,41 @@ describe('Settings', () => {
     expect(new Settings({})).toMatchObject({ tenantMaxConcurrent: null, tenantInflightBytes: null });
     const given = new Settings({ TENANT_MAX_CONCURRENT: '3', TENANT_INFLIGHT_BYTES: '4096' });
     expect(given).toMatchObject({ tenantMaxConcurrent: 3, tenantInflightBytes: 4096 });
+  });
+
+  it('shows what is in effect by the names of the environment', () => {
+    expect(Object.keys(new Settings({}).masked())).toEqual(SETTING_NAMES);
+    expect(new Settings({}).masked()).toMatchObject({
+      ...{ PORT: '5003', HOST: '127.0.0.1', AUTH_MODE: 'none', DATABASE_URL: null, TLS_CERT: null },
+      ...{ JWT_ALGORITHMS: 'RS256,PS256,ES256,EdDSA', DATABASE_PREPARED: 'true', QUEUE_MAX: '1000' },
+      ...{ INFLIGHT_BYTES: '268435456', ANSWER_LIMIT_BYTES: '16777216', METRICS_PORT: null },
+    });
+    const given = {
+      ...{ PORT: '0', AUTH_MODE: 'keys', QUEUE_MAX: '5', DATABASE_URL: 'postgresql://h/d' },
+      ...{ INFLIGHT_BYTES: '65536', DATABASE_PREPARED: '0' },
+    };
+    expect(new Settings(given).masked()).toMatchObject({
+      ...given,
+      HOST: '0.0.0.0',
+      ANSWER_LIMIT_BYTES: '4096',
+    });
+  });
+
+  it('shows the path of a file, and nothing that is in it', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-env-'));
+    const path = join(directory, 'tls.key');
+    writeFileSync(path, 's3cret');
+    const given = { DATABASE_SSL: 'true', DATABASE_SSL_KEY: path, DATABASE_SSL_CA: path };
+    const settings = new Settings(given);
+    expect(settings.databaseSsl).toMatchObject({ key: 's3cret' });
+    expect(settings.masked()).toMatchObject(given);
+    expect(JSON.stringify(settings.masked())).not.toContain('s3cret');
+    rmSync(directory, { recursive: true });
+  });
+
+  it.each(['JWT_JWKS_URL', 'OTEL_EXPORTER_OTLP_ENDPOINT'])('shows no password in %s', (name) => {
+    const settings = new Settings({ [name]: 'https://u:s3cret@h/d' });
+    expect(settings.masked()).toMatchObject({ [name]: 'https://u:***@h/d' });
   });
 
   it('shows no secret', () => {

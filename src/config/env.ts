@@ -1,108 +1,12 @@
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
-import { z } from 'zod';
-import { textOfFileSync } from './regular-file.js';
+import type { z } from 'zod';
+import { type AUTH_MODES, DECLARATIONS, ENVIRONMENT, MIB } from './declarations.js';
 
-const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
-const MIB = 1024 * 1024;
-
-const anInteger = (min: number, max: number) =>
-  z
-    .string()
-    .refine(
-      (text) => /^-?\d+$/.test(text) && Number(text) >= min && Number(text) <= max,
-      `must be an integer from ${min} to ${max}`,
-    )
-    .transform(Number);
-
-const integer = (min: number, max: number, fallback: number) => anInteger(min, max).default(fallback);
-
-const boolean = (fallback: boolean) =>
-  z
-    .enum(['true', 'false', '1', '0'], { error: 'must be true or false' })
-    .transform((text) => text === 'true' || text === '1')
-    .default(fallback);
-
-const file = z.string().transform((path, context) => {
-  try {
-    return textOfFileSync(path);
-  } catch (error) {
-    context.addIssue(`cannot be read: ${error instanceof Error ? error.message : String(error)}`);
-    return z.NEVER;
-  }
-});
-
-/** No fault quotes the URL, which holds a password. */
-const postgresUrl = z.string().superRefine((text, context) => {
-  const url = URL.canParse(text) ? new URL(text) : null;
-  if (url === null || !['postgres:', 'postgresql:'].includes(url.protocol)) {
-    context.addIssue('must be a URL such as postgresql://user:password@host:5432/database');
-    return;
-  }
-  // Such a character ended the password, whose rest would be taken for a database and be shown as one.
-  if (url.hash !== '' || /@/.test(url.pathname + url.search)) {
-    context.addIssue(': in a password "/", "?" and "#" are written %2F, %3F and %23');
-  }
-  const parts = { user: url.username, password: url.password, host: url.hostname, database: url.pathname };
-  for (const [name, part] of Object.entries(parts)) {
-    const decoded = decodedOrNull(part);
-    if (decoded === null) context.addIssue(`: ${name} contains a bare "%"; write %25`);
-    else if (decoded.includes('\0')) context.addIssue(`: ${name} contains NUL, which Postgres does not take`);
-  }
-});
-
-function decodedOrNull(part: string): string | null {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return null;
-  }
-}
-
-const origins = z.string().transform((text, context) => {
-  const listed = text.split(',').map((origin) => origin.trim());
-  for (const origin of listed) {
-    if (origin.includes('*') || !URL.canParse(origin) || new URL(origin).origin !== origin)
-      context.addIssue(`must list origins such as https://app.example.com, "${origin}" is none`);
-  }
-  return listed;
-});
-
-const otlpProtocol = z.enum(['http/protobuf', 'http/json'], {
-  error: 'must be http/protobuf or http/json',
-});
-
-const AUTH_MODES = ['keys', 'jwt'] as const;
 /** How callers say who they are. */
 export type AuthMode = (typeof AUTH_MODES)[number];
 
-/** Where is written who deleted what. */
-const AUDIT_LOGS = ['log', 'table', 'off'] as const;
-
-const authModes = z
-  .string()
-  .transform((text) => text.split(',').map((mode) => mode.trim()))
-  .refine(
-    (modes) => (modes.length === 1 && modes[0] === 'none') || modes.every(isAuthMode),
-    `must be none, or a list of ${AUTH_MODES.join(', ')}`,
-  )
-  .transform((modes) => modes.filter(isAuthMode));
-
-function isAuthMode(mode: string): mode is AuthMode {
-  return (AUTH_MODES as readonly string[]).includes(mode);
-}
-
-/** Of the two keys of a pair one alone makes tokens; of a shared secret whoever checks them could make them. */
-const JWT_ALGORITHMS = [
-  ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
-  ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
-];
-
-const listOf = (words: readonly string[]) =>
-  z
-    .string()
-    .transform((text) => text.split(',').map((word) => word.trim()))
-    .refine((given) => given.every((word) => words.includes(word)), `must be a list of ${words.join(', ')}`);
+type Environment = z.infer<typeof ENVIRONMENT>;
 
 /** Whose tokens are taken, and what is read in them. */
 export interface JwtSettings {
@@ -128,86 +32,10 @@ export interface TlsSettings {
 
 /** How traces are sent. */
 export interface TracingSettings {
-  protocol: z.infer<typeof otlpProtocol>;
+  protocol: Environment['OTEL_EXPORTER_OTLP_PROTOCOL'];
 }
 
-/** Every environment variable of the service; the README's table says the same in words. */
-const ENVIRONMENT = z.object({
-  NODE_ENV: z.string().optional(),
-  PORT: integer(0, 65_535, 5003),
-  HOST: z.string().optional(),
-  AUTH_MODE: authModes.optional(),
-  API_KEYS_FILE: z.string().optional(),
-  JWT_ISSUER: z.string().optional(),
-  JWT_AUDIENCE: z.string().optional(),
-  JWT_JWKS_URL: z.url({ protocol: /^https?$/, error: 'must be a URL of http or https' }).optional(),
-  JWT_JWKS_FILE: z.string().optional(),
-  JWT_ALGORITHMS: listOf(JWT_ALGORITHMS).default(['RS256', 'PS256', 'ES256', 'EdDSA']),
-  JWT_TENANT_CLAIM: z.string().default('tenant'),
-  JWT_SCOPES_CLAIM: z.string().default('scope'),
-  // Not admin: that is to be said in a token.
-  JWT_DEFAULT_SCOPES: listOf(['read', 'write', 'delete']).default([]),
-  AUDIT_LOG: z.enum(AUDIT_LOGS, { error: `must be one of ${AUDIT_LOGS.join(', ')}` }).default('log'),
-  TLS_CERT: file.optional(),
-  TLS_KEY: file.optional(),
-  CORS_ORIGINS: origins.optional(),
-  DATABASE_URL: postgresUrl.optional(),
-  DATABASE_SCHEMA: z
-    .string()
-    .regex(/^[A-Za-z_][A-Za-z0-9_]{0,62}$/, 'must be a plain identifier of at most 63 characters')
-    .default('public'),
-  DATABASE_POOL_MAX: integer(1, 1000, 10),
-  DATABASE_PREPARED: boolean(true),
-  DATABASE_SSL: boolean(false),
-  DATABASE_SSL_VERIFY: boolean(true),
-  DATABASE_SSL_CA: file.optional(),
-  DATABASE_SSL_CERT: file.optional(),
-  DATABASE_SSL_KEY: file.optional(),
-  STATEMENT_TIMEOUT_MS: integer(100, 3_600_000, 60_000),
-  INSTANCES: integer(1, 100_000, 1),
-  QUEUE_MAX: integer(0, 1_000_000, 1000),
-  QUEUE_WAIT_MS: integer(100, 600_000, 10_000),
-  TENANT_MAX_CONCURRENT: anInteger(1, 1000).optional(),
-  OUTAGE_WAIT_MS: integer(0, 600_000, 30_000),
-  EMBEDDED_POSTGRES: boolean(false),
-  DATA_DIR: z.string().default('.data'),
-  MIGRATE_ON_START: boolean(true),
-  WORKERS: integer(1, 1000, 1),
-  INFLIGHT_BYTES: integer(1024, 1024 * 1024 * MIB, 256 * MIB),
-  TENANT_INFLIGHT_BYTES: anInteger(1024, 1024 * 1024 * MIB).optional(),
-  HEADERS_TIMEOUT_MS: integer(100, 3_600_000, 15_000),
-  BODY_TIMEOUT_MS: integer(100, 3_600_000, 300_000),
-  STALL_TIMEOUT_MS: integer(100, 3_600_000, 30_000),
-  MIN_BYTES_PER_SECOND: integer(0, 1024 * MIB, 32 * 1024),
-  // Above the idle time of the usual balancers, of which Google's is the longest: 600 s.
-  KEEP_ALIVE_TIMEOUT_MS: integer(1000, 86_400_000, 620_000),
-  MAX_CONNECTIONS: integer(1, 1_000_000, 16_384),
-  BODY_LIMIT_BYTES: integer(1024, 512 * MIB, 64 * MIB),
-  BLOB_LIMIT_BYTES: integer(0, 512 * MIB, 32 * MIB),
-  // jsonb takes up to 12 bytes for a value and its text beside them, and has 2^28 bytes: these two together stay below.
-  DOCUMENT_LIMIT_BYTES: integer(1024, 128 * MIB, 16 * MIB),
-  DOCUMENT_NODES_LIMIT: integer(100, 10_000_000, 200_000),
-  // A statement binds a fixed number of arrays, so this is about time and memory, not about parameters.
-  ROWS_LIMIT: integer(1, 1_000_000, 10_000),
-  LIST_DEFAULT_LIMIT: integer(1, 1000, 1000),
-  ANSWER_LIMIT_BYTES: anInteger(1024, 256 * MIB).optional(),
-  // No text of V8 has more than 512 MiB, and Base64 makes four bytes of three.
-  TUPLE_LIMIT_BYTES: integer(1024, 384 * MIB, 256 * MIB),
-  LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).default('info'),
-  FAST_PATH: boolean(true),
-  SWAGGER_ENABLED: boolean(true),
-  SHUTDOWN_DELAY_MS: integer(0, 600_000, 500),
-  METRICS_PORT: anInteger(0, 65_535).optional(),
-  // OpenTelemetry's own names; what else it has by that prefix, its SDK reads.
-  OTEL_SDK_DISABLED: z.string().optional(),
-  OTEL_TRACES_EXPORTER: z.enum(['otlp', 'none'], { error: 'must be otlp or none' }).default('otlp'),
-  OTEL_EXPORTER_OTLP_ENDPOINT: z.url().optional(),
-  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: z.url().optional(),
-  OTEL_EXPORTER_OTLP_PROTOCOL: otlpProtocol.optional(),
-  OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: otlpProtocol.optional(),
-});
-
-export const SETTING_NAMES: string[] = Object.keys(ENVIRONMENT.shape);
+export const SETTING_NAMES: string[] = DECLARATIONS.map(({ name }) => name);
 
 /** Apart, so that their fault is listed beside any other. */
 const SHARED = ENVIRONMENT.pick({ WORKERS: true, DATABASE_POOL_MAX: true });
@@ -226,7 +54,7 @@ export class Settings {
   readonly apiKeysFile: string | null;
   /** Null: no tokens are taken. */
   readonly jwt: JwtSettings | null;
-  readonly auditLog: (typeof AUDIT_LOGS)[number];
+  readonly auditLog: Environment['AUDIT_LOG'];
   /** Null: plain HTTP. */
   readonly tls: TlsSettings | null;
   /** Whose pages may use the service. */
@@ -272,12 +100,16 @@ export class Settings {
   /** Null: no traces. */
   readonly tracing: TracingSettings | null;
 
+  /** The texts of the settings that were given. */
+  readonly #given: Record<string, string | undefined>;
+
   /** @throws SettingsError */
   constructor(environment: Record<string, string | undefined>) {
-    const given = Object.entries(environment).filter(([, value]) => value !== undefined && value !== '');
-    const parsed = ENVIRONMENT.safeParse(Object.fromEntries(given));
-    const shared = SHARED.safeParse(Object.fromEntries(given)).data;
-    const pair = PAIR.safeParse(Object.fromEntries(given)).data;
+    const given = Object.fromEntries(Object.entries(environment).filter(([, text]) => text));
+    this.#given = given;
+    const parsed = ENVIRONMENT.safeParse(given);
+    const shared = SHARED.safeParse(given).data;
+    const pair = PAIR.safeParse(given).data;
     const faults =
       parsed.error?.issues.map(({ path, message }) => {
         return `${path.join('.')}${message.startsWith(':') ? '' : ' '}${message}`;
@@ -286,14 +118,14 @@ export class Settings {
     const embedded = environment.DATABASE_URL === undefined || environment.DATABASE_URL === '';
     if (production && embedded && !['true', '1'].includes(environment.EMBEDDED_POSTGRES ?? '')) {
       faults.push(
-        'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an own Postgres instead',
+        'DATABASE_URL is required in production; EMBEDDED_POSTGRES=true starts an embedded Postgres instead',
       );
     }
     const host = environment.HOST || (embedded ? '127.0.0.1' : '0.0.0.0');
     if (!environment.AUTH_MODE && (production || !embedded || !LOOPBACK.test(host))) {
       faults.push(
-        'AUTH_MODE is required: keys, jwt or both (keys,jwt) say who may read and delete what; none lets everybody who ' +
-          'reaches the port, and is the default only for an embedded database, on a loopback address, not in production',
+        'AUTH_MODE is required: keys, jwt or both (keys,jwt). none lets anyone who reaches the port read and delete every ' +
+          'thread; it is the default only for an embedded database, on a loopback address, outside production',
       );
     }
     const { JWT_ISSUER, JWT_AUDIENCE, JWT_JWKS_URL, JWT_JWKS_FILE } = environment;
@@ -366,17 +198,24 @@ export class Settings {
     this.tracing = tracingOf(env);
   }
 
-  /** The settings for a log: no password, no key. */
-  masked(): object {
-    return {
-      ...Object.fromEntries(Object.entries(this)),
-      databaseUrl: this.databaseUrl === null ? null : maskUrl(this.databaseUrl),
-      databaseSsl: this.databaseSsl && { ...this.databaseSsl, key: this.databaseSsl.key && '***' },
+  /** What is in effect, by the names and in the words of the environment, for a log: no password, no key. */
+  masked(): Record<string, string | null> {
+    const depending = {
+      HOST: this.host,
+      AUTH_MODE: this.authModes.join(',') || 'none',
+      ANSWER_LIMIT_BYTES: String(this.answerLimitBytes),
     };
+    const inEffect: Record<string, string | undefined> = { ...depending, ...this.#given };
+    return Object.fromEntries(
+      DECLARATIONS.map(({ name, default: fallback, mask }) => {
+        const text = inEffect[name] ?? fallback;
+        return [name, text === null ? null : mask(text)];
+      }),
+    );
   }
 }
 
-function jwtOf(env: z.infer<typeof ENVIRONMENT>): JwtSettings {
+function jwtOf(env: Environment): JwtSettings {
   return {
     issuer: env.JWT_ISSUER ?? '',
     audience: env.JWT_AUDIENCE ?? '',
@@ -413,16 +252,16 @@ function faultOfPair({ TLS_CERT: cert, TLS_KEY: key }: z.infer<typeof PAIR>): st
     createSecureContext({ cert, key });
     return null;
   } catch (error) {
-    return `TLS_CERT and TLS_KEY are no pair: ${error instanceof Error ? error.message : String(error)}`;
+    return `TLS_CERT and TLS_KEY are not a pair: ${error instanceof Error ? error.message : String(error)}`;
   }
 }
 
-function tracingOf(env: z.infer<typeof ENVIRONMENT>): TracingSettings | null {
+function tracingOf(env: Environment): TracingSettings | null {
   const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? env.OTEL_EXPORTER_OTLP_ENDPOINT;
   const isOff = env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none';
   if (isOff || endpoint === undefined) return null;
   const { OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: own, OTEL_EXPORTER_OTLP_PROTOCOL: shared } = env;
-  return { protocol: own ?? shared ?? 'http/protobuf' };
+  return { protocol: own ?? shared };
 }
 
 /**
@@ -436,12 +275,4 @@ export function settingsFromEnvironment({ serves = true } = {}): Settings {
     if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
   }
   return new Settings(serves ? process.env : { ...process.env, AUTH_MODE: process.env.AUTH_MODE || 'none' });
-}
-
-function maskUrl(text: string): string {
-  const url = new URL(text);
-  if (url.password !== '') url.password = '***';
-  for (const name of ['password', 'sslpassword'])
-    if (url.searchParams.has(name)) url.searchParams.set(name, '***');
-  return url.href;
 }

@@ -29,6 +29,6 @@ export function textOfFileSync(path: string): string {
 }
 
 function check(stat: Stats): void {
-  if (!stat.isFile()) throw new Error('is no regular file');
+  if (!stat.isFile()) throw new Error('is not a regular file');
   if (stat.size > MAX_BYTES) throw new Error(`is larger than ${MAX_BYTES} bytes`);
 }
