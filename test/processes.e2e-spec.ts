@@ -474,10 +474,10 @@ describe('wrong settings end the start with one message', () => {
 });
 
 describe('the log', () => {
-  it('shows the settings by their names', async () => {
+  it('shows the settings by their names, and a name that may be misspelt', async () => {
     const database = await aDatabase('template');
     const service = await start({
-      ...{ DATABASE_URL: database.url, QUEUE_MAX: '7' },
+      ...{ DATABASE_URL: database.url, QUEUE_MAX: '7', DATABASE_POOLMAX: '3', SOMETHING_ELSE: '1' },
     });
     await service.stop();
     const lines = service.log
@@ -489,6 +489,15 @@ describe('the log', () => {
       settings: { QUEUE_MAX: '7', DATABASE_POOL_MAX: '10' },
     });
     expect(Object.keys(lines[0].settings).filter((name) => name !== name.toUpperCase())).toEqual([]);
+    const warnings = lines
+      .filter(({ msg }) => msg.includes('did you mean'))
+      .map(({ level, msg }) => [level, msg]);
+    expect(warnings).toEqual([
+      [
+        'warn',
+        'DATABASE_POOLMAX is not a setting of this service and has no effect; did you mean DATABASE_POOL_MAX?',
+      ],
+    ]);
   });
 
   it('never shows a password', async () => {

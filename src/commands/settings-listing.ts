@@ -83,7 +83,8 @@ environment wins over the file. [.env.example](../../.env.example) has every set
 
 - An empty variable counts as absent.
 - A wrong value stops the start. One message names every wrong setting, with what is allowed.
-- The first line of the log shows the settings that are in effect, with passwords masked.
+- The first line of the log shows the settings that are in effect, with passwords masked. A name that looks like a
+  misspelt setting is logged as a warning.
 - A _boolean_ is \`true\`, \`false\`, \`1\` or \`0\`.
 - A _list_ has commas between its words, such as \`AUTH_MODE=keys,jwt\`.
 - An _integer_ has digits alone: no unit, no separators.

@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
 import type { z } from 'zod';
 import { type AUTH_MODES, DECLARATIONS, ENVIRONMENT, MIB } from './declarations.js';
+import { type Misspelt, misspeltAmong } from './misspelt.js';
 
 /** How callers say who they are. */
 export type AuthMode = (typeof AUTH_MODES)[number];
@@ -275,4 +276,9 @@ export function settingsFromEnvironment({ serves = true } = {}): Settings {
     if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
   }
   return new Settings(serves ? process.env : { ...process.env, AUTH_MODE: process.env.AUTH_MODE || 'none' });
+}
+
+/** The names in the environment that may be settings with a typing error. Call it after `settingsFromEnvironment`. */
+export function misspeltInEnvironment(): Misspelt[] {
+  return misspeltAmong(Object.keys(process.env), SETTING_NAMES);
 }

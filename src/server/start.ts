@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { STOP_SIGNALS, Workers } from './workers.js';
-import { type Settings, settingsFromEnvironment } from '../config/env.js';
+import { misspeltInEnvironment, type Settings, settingsFromEnvironment } from '../config/env.js';
 import { leaseDatabase } from '../database/database-lease.js';
 import { inspectRights, migrate } from '../database/migrate.js';
 import { budgetOf, inspectServer, type Server } from '../database/server.js';
@@ -30,6 +30,9 @@ export async function start(): Promise<number> {
 
 async function serveUntilStopped(settings: Settings, logger: Logger): Promise<void> {
   logger.info({ settings: settings.masked() }, 'starting');
+  for (const { name, meant } of misspeltInEnvironment()) {
+    logger.warn(`${name} is not a setting of this service and has no effect; did you mean ${meant}?`);
+  }
   if (settings.authModes.length === 0) {
     logger.warn('AUTH_MODE is none: whoever reaches the port reads and deletes every thread');
   }
