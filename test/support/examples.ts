@@ -244,14 +244,21 @@ function judge(
   return faults;
 }
 
-/** An ellipsis stands for anything, and so do times and ids of keys. White space outside of JSON's texts does not count. */
+/** An ellipsis stands for anything; times and ids of keys differ each time. White space counts inside of JSON's texts only. */
 function fits(answer: string, language: string, printed: string): boolean {
   if (language !== 'json' && language !== 'text') return true;
   const bare = (text: string) =>
     text.replace(/("(?:[^"\\\n]|\\.)*")|\s+/g, (_, quoted?: string) => quoted ?? '');
-  const pattern = bare(answer)
+  const varying = answer
+    .replace(/\b\d{4}-\d\d-\d\dT[\d:.]+Z/g, TIME)
+    .replace(/\b(?=\w*\d)(?=\w*[A-Z])(?=\w*[a-z])\w{12}\b/g, KEY_ID);
+  const pattern = bare(varying)
     .replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
-    .replace(/\d{4}-\d\d-\d\dT[\d:\\.]+Z/g, '[\\dT:.Z-]+')
+    .replaceAll(TIME, '[\\dT:.Z-]+')
+    .replaceAll(KEY_ID, '\\w{12}')
     .replaceAll('…', '[^]*?');
   return new RegExp(pattern).test(bare(printed));
 }
+
+const TIME = '\u0002';
+const KEY_ID = '\u0003';
