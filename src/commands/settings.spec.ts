@@ -1,8 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseEnv } from 'node:util';
 import { format, resolveConfig } from 'prettier';
+import { DECLARATIONS } from '../config/declarations.js';
 import { SETTING_NAMES, Settings } from '../config/env.js';
+import { misspeltAmong } from '../config/misspelt.js';
 import { helpOfSettings, settingsAsEnv, settingsAsMarkdown } from './settings-listing.js';
 
 const pathOf = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -40,5 +42,27 @@ describe('the help of serve', () => {
     const named = lines.flatMap((line) => /^ {2}([A-Z_]+) /.exec(line)?.[1] ?? []);
     expect(named).toEqual(SETTING_NAMES);
     expect(lines.filter(({ length }) => length > 100)).toEqual([]);
+  });
+});
+
+describe('what deploys the service', () => {
+  const files = readdirSync(pathOf('deploy'), { recursive: true, encoding: 'utf8' });
+  const texts = files
+    .filter((file) => /\.(ya?ml|tpl|txt)$/.test(file))
+    .map((file) => textOf(`deploy/${file}`))
+    .concat(textOf('docker-compose.yml'), textOf('Dockerfile'))
+    .join('\n');
+
+  it('misspells no setting', () => {
+    const names = [...new Set(texts.match(/\b[A-Z]+(_[A-Z]+)*\b/g))];
+    expect(names).toEqual(expect.arrayContaining(['DATABASE_URL', 'AUTH_MODE', 'EMBEDDED_POSTGRES']));
+    expect(misspeltAmong(names, SETTING_NAMES)).toEqual([]);
+  });
+
+  it('repeats no default but the one that the declaration has', () => {
+    const repeated = [...texts.matchAll(/default "(.*?)" \$s\.([A-Z_]+)/g)];
+    expect(repeated).not.toEqual([]);
+    const declared = new Map(DECLARATIONS.map(({ name, default: text }) => [name, text]));
+    for (const [, text, name] of repeated) expect([name, text]).toEqual([name, declared.get(name!)]);
   });
 });
