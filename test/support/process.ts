@@ -21,7 +21,7 @@ import { fileURLToPath } from 'node:url';
 export const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
 const { DATABASE_PREPARED } = process.env;
 const POLL_MS = 20;
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 60_000;
 
 export interface Reply {
   status: number;
