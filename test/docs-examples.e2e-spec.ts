@@ -9,7 +9,7 @@ const TIMEOUT_MS = DOCS_EXAMPLES === 'all' ? 600_000 : 80_000;
 const has = (tool: string) => spawnSync('sh', ['-c', `command -v ${tool}`]).status === 0;
 
 const reasonToSkip = (page: Page): string | null => {
-  if (isSlow(page) && DOCS_EXAMPLES !== 'all') return 'installs packages; npm run test:docs runs it';
+  if (isSlow(page) && DOCS_EXAMPLES !== 'all') return 'it takes minutes; npm run test:docs runs it';
   const missing = missingTools(page, has);
   return missing.length > 0 ? `it needs ${missing.join(', ')}` : null;
 };

@@ -38,9 +38,9 @@ const STARTS_SERVICE =
 export const examplesOf = (page: Page): Block[] =>
   page.blocks.filter(({ language, marks }) => language === 'sh' && !marks.includes(NOT_RUN));
 
-/** Packages are fetched and installed for it. */
+/** Its examples install packages, or one is marked. */
 export const isSlow = (page: Page): boolean =>
-  examplesOf(page).some(({ text }) => /\b(pip|npm) install\b/.test(text));
+  examplesOf(page).some(({ text, marks }) => marks.includes('slow') || /\b(pip|npm) install\b/.test(text));
 
 /** Of the tools that the examples call, those that are not there. */
 export function missingTools(page: Page, has: (tool: string) => boolean): string[] {
