@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { SETTING_NAMES } from '../src/config/env.js';
@@ -76,6 +78,18 @@ it('migrates, says what the database has, and takes it back', async () => {
   const last = MIGRATION_NAMES.at(-1)!;
   expect((await run(['migrate', 'revert'])).out).toBe(`Reverted ${last}\n`);
   expect((await run(['migrate', 'status'])).out).toMatch(new RegExp(`^${last} +no$`, 'm'));
+});
+
+it('prints nothing but its result on standard output, with an embedded Postgres too', async () => {
+  const DATA_DIR = mkdtempSync(join(tmpdir(), 'checkpoint-backend-commands-'));
+  chmodSync(DATA_DIR, 0o755); // else root's Postgres could not get in, and its data would be elsewhere
+  try {
+    const { code, out, err } = await run(['migrate', 'status', '--json'], { DATABASE_URL: '', DATA_DIR });
+    expect([code, err]).toEqual([0, expect.stringContaining('Embedded Postgres')]);
+    expect(JSON.parse(out)).toHaveLength(MIGRATION_NAMES.length);
+  } finally {
+    rmSync(DATA_DIR, { recursive: true });
+  }
 });
 
 it('prints its tables as JSON, too', async () => {

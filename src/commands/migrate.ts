@@ -68,9 +68,9 @@ async function printGrants(role: string): Promise<void> {
 
 async function withDatabase(work: (settings: Settings, url: string) => Promise<void>): Promise<void> {
   const { leaseDatabase } = await import('../database/database-lease.js');
-  const { createLogger } = await import('../observability/logging.js');
+  const { createCommandLogger } = await import('../observability/logging.js');
   const settings = settingsFromEnvironment({ serves: false });
-  const database = await leaseDatabase(settings, createLogger(settings.logLevel));
+  const database = await leaseDatabase(settings, createCommandLogger(settings.logLevel));
   try {
     await work(settings, database.url);
   } finally {

@@ -84,9 +84,9 @@ async function move({ tenant: to, from, thread: ids, threadsLike: like, all }: M
 async function withClient(work: (client: Client, schema: string) => Promise<void>): Promise<void> {
   const { leaseDatabase } = await import('../database/database-lease.js');
   const { connect } = await import('../database/server.js');
-  const { createLogger } = await import('../observability/logging.js');
+  const { createCommandLogger } = await import('../observability/logging.js');
   const settings = settingsFromEnvironment({ serves: false });
-  const database = await leaseDatabase(settings, createLogger(settings.logLevel));
+  const database = await leaseDatabase(settings, createCommandLogger(settings.logLevel));
   try {
     const client = await connect(settings, database.url);
     try {

@@ -6,15 +6,23 @@ const serializers = {
   err: ({ name, message, code, stack }: Error & { code?: string }) => ({ type: name, code, message, stack }),
 };
 
+const [STDOUT, STDERR] = [1, 2];
+
 /** `worker` is on every line, when the process is one of several. */
-export function createLogger(level: string, worker?: number): Logger {
-  return pino({
+export function createLogger(level: string, worker?: number, fd = STDOUT): Logger {
+  const options = {
     level,
     base: worker === undefined ? undefined : { worker },
     serializers,
     timestamp: stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
-  });
+    formatters: { level: (label: string) => ({ level: label }) },
+  };
+  return pino(options, pino.destination(fd));
+}
+
+/** For a command whose standard output is its result. */
+export function createCommandLogger(level: string): Logger {
+  return createLogger(level, undefined, STDERR);
 }
 
 /** Node's own warnings, such as of a leak, are lines like all others, instead of its text on standard error. */
