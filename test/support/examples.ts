@@ -60,7 +60,7 @@ export async function faultsOf(page: Page, { timeoutMs }: { timeoutMs: number })
   const blocks = examplesOf(page);
   const before = await namesOnServer();
   const startsItself = blocks.some(({ text }) => STARTS_SERVICE.test(text));
-  const app = startsItself ? null : await startApp({}, database);
+  const app = startsItself ? null : await startApp({ AUTH_MODE: 'none' }, database);
   const port = app === null ? String(await freePort()) : new URL(app.url).port;
   const ports = new Map([[SERVICE_PORT, port]]);
   for (const [, , other] of page.text.matchAll(PORTS)) {
