@@ -29,7 +29,7 @@ export default tseslint.config(
   {
     files: [
       ...['*.js', '.*.cjs', 'test/{fuzz,support}/*.mjs', 'clients/typescript/scripts/*.mjs'],
-      'supply-chain/*.mjs',
+      ...['supply-chain/*.mjs', 'deprecated/*.js'],
     ],
     extends: [tseslint.configs.disableTypeChecked],
   },

@@ -31,6 +31,15 @@ const run = (args: string[], environment: Record<string, string> = {}) =>
     },
   );
 
+it.each(['keys', 'migrate', 'tenants', 'healthcheck'])(
+  'still has the file that manifests of 0.1 run for %s',
+  async (name) => {
+    const file = fileURLToPath(new URL(`../dist/src/${name}.js`, import.meta.url));
+    const { stdout } = await promisify(execFile)(process.execPath, [file, '--help'], { cwd: tmpdir() });
+    expect(stdout).toContain(`Usage: checkpoint-backend ${name} `);
+  },
+);
+
 it('says its version, and wrong usage by exit code 2', async () => {
   expect(await run(['--version'])).toEqual({ code: 0, out: `${VERSION}\n`, err: '' });
   expect(await run(['nonsense'])).toMatchObject({ code: 2, out: '' });
