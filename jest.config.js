@@ -1,3 +1,5 @@
+import { availableParallelism } from 'node:os';
+
 const project = {
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],
@@ -47,6 +49,6 @@ export default {
   workerIdleMemoryLimit: '1GB',
   // Shared machines are slow by a factor of ten at times; a test that hangs still ends.
   testTimeout: 90_000,
-  // Most of their time tests wait, for Postgres or for processes: one for each core, not one less.
-  maxWorkers: '100%',
+  // Tests wait half of their time, for Postgres or for processes.
+  maxWorkers: Math.ceil(1.5 * availableParallelism()),
 };
