@@ -59,7 +59,8 @@ export class World {
       await freePort(),
       {
         DATABASE_URL: this.urlFor(ROLE),
-        SHUTDOWN_DELAY_MS: '1000',
+        // Longer than the balancer below may need to hear of it on a busy machine.
+        SHUTDOWN_DELAY_MS: '3000',
         SWAGGER_ENABLED: 'false',
         ...environment,
       },
