@@ -35,8 +35,9 @@ describe('the packed service', () => {
     const sources = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' })
       .filter((path) => path.endsWith('.ts') && !path.endsWith('.spec.ts'))
       .map((path) => `dist/src/${path.replace(/ts$/, 'js')}`);
+    const deprecated = readdirSync(join(ROOT, 'deprecated')).map((name) => `dist/src/${name}`);
     expect(files).toEqual(
-      ['LICENSE', 'README.md', 'THIRD-PARTY-NOTICES.txt', 'package.json', ...sources].sort(),
+      ['LICENSE', 'README.md', 'THIRD-PARTY-NOTICES.txt', 'package.json', ...sources, ...deprecated].sort(),
     );
     expect(scripts.prepack).toMatch(
       /run --silent build && node supply-chain\/notices\.mjs THIRD-PARTY-NOTICES\.txt$/,
