@@ -1,7 +1,9 @@
 import { userInfo } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { settingsFromEnvironment } from '../config/env.js';
-import { isTenant, type Scope, SCOPES } from '../request/principal.js';
+import { type Scope, SCOPES } from '../request/principal.js';
+import { tenantName } from './arguments.js';
+import { withDatabase } from './database.js';
 import { FailureError, printJson, printTable } from './outcome.js';
 
 const SECONDS: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };
@@ -79,13 +81,6 @@ const scopes = () =>
 const tenant = () => new Option('--tenant <tenant>', 'whose threads it sees').argParser(tenantName);
 
 const expires = () => new Option('--expires <time>', 'when it ends, from now').argParser(seconds);
-
-export function tenantName(text: string): string {
-  if (isTenant(text)) return text;
-  throw new InvalidArgumentError(
-    'A tenant has up to 63 of a-z, 0-9, ".", "_" and "-", and begins with a letter or a digit.',
-  );
-}
 
 function seconds(text: string): number {
   const [, count, unit = ''] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
@@ -170,21 +165,18 @@ async function withKeys(work: (keys: Keys) => Promise<void>): Promise<void> {
   const { NestFactory } = await import('@nestjs/core');
   const { Audit } = await import('../auth/audit.js');
   const { VERSION } = await import('../config/version.js');
-  const { leaseDatabase } = await import('../database/database-lease.js');
   const { migrate } = await import('../database/migrate.js');
   const { InvalidRequestError } = await import('../errors/errors.js');
-  const { createLogger } = await import('../observability/logging.js');
   const { Metrics } = await import('../observability/metrics/metrics.js');
   const { AppModule } = await import('../server/app.module.js');
   const settings = settingsFromEnvironment({ serves: false });
   if (settings.apiKeysFile !== null) {
     throw new FailureError('The keys are those of API_KEYS_FILE; `keys hash` makes an entry for it');
   }
-  const database = await leaseDatabase(settings, createLogger('silent'));
-  try {
-    if (settings.migrateOnStart) await migrate(settings, database.url);
+  await withDatabase(settings, 'silent', async (url) => {
+    if (settings.migrateOnStart) await migrate(settings, url);
     const app = await NestFactory.createApplicationContext(
-      AppModule.for(settings, database.url, new Metrics(VERSION), null),
+      AppModule.for(settings, url, new Metrics(VERSION), null),
       { logger: false, abortOnError: false },
     );
     const record: Keys['record'] = (what, of, detail) =>
@@ -201,9 +193,7 @@ async function withKeys(work: (keys: Keys) => Promise<void>): Promise<void> {
     } finally {
       await app.close();
     }
-  } finally {
-    await database.release();
-  }
+  });
 }
 
 function at(time: Date | null): string {

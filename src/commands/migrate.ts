@@ -1,5 +1,6 @@
 import { Command } from 'commander';
-import { type Settings, settingsFromEnvironment } from '../config/env.js';
+import { settingsFromEnvironment } from '../config/env.js';
+import { withDatabase } from './database.js';
 import { printJson, printTable } from './outcome.js';
 
 export function migrateCommand(): Command {
@@ -30,7 +31,8 @@ export function migrateCommand(): Command {
 
 async function runMigrations({ grantTo: role }: { grantTo?: string }): Promise<void> {
   const { grantTo, inspectRights, migrate } = await import('../database/migrate.js');
-  await withDatabase(async (settings, url) => {
+  const settings = settingsFromEnvironment({ serves: false });
+  await withDatabase(settings, settings.logLevel, async (url) => {
     const ran = await migrate(settings, url);
     console.log(ran.length > 0 ? ran.join('\n') : 'The schema is up to date');
     if (role !== undefined) console.log((await grantTo(settings, url, role)).join(';\n') + ';');
@@ -41,7 +43,8 @@ async function runMigrations({ grantTo: role }: { grantTo?: string }): Promise<v
 
 async function revertMigration(): Promise<void> {
   const { revert } = await import('../database/migrate.js');
-  await withDatabase(async (settings, url) => {
+  const settings = settingsFromEnvironment({ serves: false });
+  await withDatabase(settings, settings.logLevel, async (url) => {
     const reverted = await revert(settings, url);
     console.log(reverted === null ? 'There is nothing to revert' : `Reverted ${reverted}`);
   });
@@ -49,7 +52,8 @@ async function revertMigration(): Promise<void> {
 
 async function status({ json }: { json?: true }): Promise<void> {
   const { migrationStatus } = await import('../database/migrate.js');
-  await withDatabase(async (settings, url) => {
+  const settings = settingsFromEnvironment({ serves: false });
+  await withDatabase(settings, settings.logLevel, async (url) => {
     const migrations = await migrationStatus(settings, url);
     if (json) printJson(migrations);
     else
@@ -64,16 +68,4 @@ async function printGrants(role: string): Promise<void> {
   const { grantsFor } = await import('../database/rights.js');
   const { databaseSchema } = settingsFromEnvironment({ serves: false });
   console.log(grantsFor(databaseSchema, role).join(';\n') + ';');
-}
-
-async function withDatabase(work: (settings: Settings, url: string) => Promise<void>): Promise<void> {
-  const { leaseDatabase } = await import('../database/database-lease.js');
-  const { createCommandLogger } = await import('../observability/logging.js');
-  const settings = settingsFromEnvironment({ serves: false });
-  const database = await leaseDatabase(settings, createCommandLogger(settings.logLevel));
-  try {
-    await work(settings, database.url);
-  } finally {
-    await database.release();
-  }
 }

@@ -2,7 +2,8 @@ import { Command, Option } from 'commander';
 import type { Client } from 'pg';
 import type { Selection } from '../checkpoints/sql/move-threads.js';
 import { settingsFromEnvironment } from '../config/env.js';
-import { tenantName } from './keys.js';
+import { tenantName } from './arguments.js';
+import { withDatabase } from './database.js';
 import { printJson, printTable, UsageError } from './outcome.js';
 
 export function tenantsCommand(): Command {
@@ -82,19 +83,14 @@ async function move({ tenant: to, from, thread: ids, threadsLike: like, all }: M
 }
 
 async function withClient(work: (client: Client, schema: string) => Promise<void>): Promise<void> {
-  const { leaseDatabase } = await import('../database/database-lease.js');
   const { connect } = await import('../database/server.js');
-  const { createCommandLogger } = await import('../observability/logging.js');
   const settings = settingsFromEnvironment({ serves: false });
-  const database = await leaseDatabase(settings, createCommandLogger(settings.logLevel));
-  try {
-    const client = await connect(settings, database.url);
+  await withDatabase(settings, settings.logLevel, async (url) => {
+    const client = await connect(settings, url);
     try {
       await work(client, settings.databaseSchema);
     } finally {
       await client.end();
     }
-  } finally {
-    await database.release();
-  }
+  });
 }
