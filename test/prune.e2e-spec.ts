@@ -188,19 +188,20 @@ describe('prune and delete-for-runs', () => {
     });
 
     it('finds them by an index, also before the table was analysed', async () => {
-      // Enough for a scan of the table to be dearer to every version.
+      // A table of its own, which no vacuum sees, with enough rows for a scan of the table to be dearer to every version.
       await app.database.sql('begin');
+      await app.database.sql('create table unanalysed (like checkpoints including all)');
       await app.database.sql(
-        `insert into checkpoints (thread_id, checkpoint_id, checkpoint, metadata)
+        `insert into unanalysed (thread_id, checkpoint_id, checkpoint, metadata)
          select 'filler', n::text, '{}', jsonb_build_object('run_id', n) from generate_series(1, 20000) as n`,
       );
       const plan = await app.database.sql<{ 'QUERY PLAN': string }>(
-        `explain delete from checkpoints
+        `explain delete from unanalysed
           where hashtextextended(metadata ->> 'run_id', 0) = any(array(select hashtextextended(unnest('{a,b}'::text[]), 0)))
             and metadata ->> 'run_id' = any('{a,b}')`,
       );
       await app.database.sql('rollback');
-      expect(plan.map((row) => row['QUERY PLAN']).join('\n')).toContain('checkpoints_run_id_idx');
+      expect(plan.map((row) => row['QUERY PLAN']).join('\n')).toMatch(/Index Cond: .*hashtextextended/);
     });
 
     it('can be migrated and used with a run_id that is longer than an index entry', async () => {
