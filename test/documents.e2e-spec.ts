@@ -2,9 +2,8 @@ import { readFileSync } from 'node:fs';
 import { brotliCompressSync, constants } from 'node:zlib';
 import { jest } from '@jest/globals';
 import fc from 'fast-check';
-import { Database } from '../src/database/database.js';
 import { scanJson } from '../src/http/exact-json/json-scanner.js';
-import { type TestApp, startApp } from './support/app.js';
+import { loadService, startApp, type TestApp } from './support/app.js';
 import { aThread } from './support/builders.js';
 
 const NODES = 1000;
@@ -112,7 +111,7 @@ describe('a document', () => {
   it.each(['1e131071', '[1e-16383]', '1E+99999', '-1e2000', '1e999999999', '{"deep":[[{"n":1e5000}]]}'])(
     'with %s is refused before Postgres, which would write out all the digits at each read',
     async (value) => {
-      const merge = jest.spyOn(Database.prototype, 'merge');
+      const merge = jest.spyOn((await loadService()).Database.prototype, 'merge');
       const document = `{"n":${value}}`;
       expect(await put(document)).toEqual(unstorable('checkpoint', /holds a number/));
       expect(await put('{}', document)).toEqual(unstorable('metadata', /holds a number/));

@@ -1,6 +1,5 @@
 import { jest } from '@jest/globals';
-import { Database } from '../src/database/database.js';
-import { type TestApp, startApp } from './support/app.js';
+import { loadService, startApp, type TestApp } from './support/app.js';
 import { aPut, aThread } from './support/builders.js';
 
 describe('list', () => {
@@ -269,7 +268,7 @@ describe('a cursor', () => {
 describe('the forms of list', () => {
   it('are four for all limits, and the one of get-tuple stays, whatever else is asked for', async () => {
     const app = await startApp();
-    const send = jest.spyOn(Database.prototype, 'send');
+    const send = jest.spyOn((await loadService()).Database.prototype, 'send');
     const thread_id = aThread();
     await app.post('get-tuple', { thread_id });
     for (let limit = 1; limit <= 1000; limit += limit < 120 ? 1 : 97) {

@@ -1,7 +1,6 @@
 import { jest } from '@jest/globals';
 import pg from 'pg';
-import { Database } from '../src/database/database.js';
-import { type TestApp, startApp } from './support/app.js';
+import { loadService, startApp, type TestApp } from './support/app.js';
 import { aPut, aPutWrites } from './support/builders.js';
 import { type PostAs, postingAs } from './support/keys.js';
 import { TABLES } from './support/schema.js';
@@ -79,7 +78,7 @@ async function statementsOf({
   operation,
   body,
 }: Sent): Promise<{ sql: string; values: unknown[] }[]> {
-  const send = jest.spyOn(Database.prototype, 'send');
+  const send = jest.spyOn((await loadService()).Database.prototype, 'send');
   try {
     expect((await postAs(tenant, operation, body)).status).toBeLessThan(300);
     return send.mock.calls.map(([sql, values]) => ({ sql, values }));

@@ -1,8 +1,5 @@
 import type { Server } from 'node:http';
 import supertest from 'supertest';
-import { createApp } from '../../src/server/create-app.js';
-import { Settings } from '../../src/config/env.js';
-import { createLogger } from '../../src/observability/logging.js';
 import { createDatabase, type TestDatabase } from './database.js';
 import { aKey } from './keys.js';
 
@@ -31,7 +28,18 @@ export interface TestApp {
   close: () => Promise<void>;
 }
 
-const { SETTINGS = {} } = globalThis as { SETTINGS?: Record<string, string> };
+type Service = typeof import('../../src/server/create-app.js') &
+  typeof import('../../src/config/env.js') &
+  typeof import('../../src/database/database.js') &
+  typeof import('../../src/observability/logging.js');
+
+const { SETTINGS = {}, loadService } = globalThis as unknown as {
+  SETTINGS?: Record<string, string>;
+  loadService: () => Promise<Service>;
+};
+
+/** The service as `npm run build` made it, which `startApp` starts: its classes are not those that `../src` has. */
+export { loadService };
 
 /** Runs where statements can be shared: not behind a pooler that keeps no named ones. */
 export const itMerging = SETTINGS.DATABASE_PREPARED === 'false' ? it.skip : it;
@@ -44,6 +52,7 @@ export async function startApp(
   environment: Record<string, string> = {},
   database?: TestDatabase,
 ): Promise<TestApp> {
+  const { createApp, createLogger, Settings } = await loadService();
   const own = database ?? (await createDatabase());
   const settings = new Settings({
     ...{ LOG_LEVEL: 'silent', AUTH_MODE: 'none', DATABASE_URL: own.url },
