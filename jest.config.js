@@ -49,6 +49,6 @@ export default {
   workerIdleMemoryLimit: '1GB',
   // Shared machines are slow by a factor of ten at times; a test that hangs still ends.
   testTimeout: 90_000,
-  // Tests wait for Postgres and for processes: with fewer workers two cores are idle for a fifth of the time.
-  maxWorkers: 2 * availableParallelism(),
+  // Tests wait for Postgres and for processes: as many workers as cores left both cores of a machine idle at times.
+  maxWorkers: Math.ceil(1.5 * availableParallelism()),
 };

@@ -196,6 +196,31 @@ describe('memory that one takes from the others', () => {
     SLOW_MS,
   );
 
+  it(
+    'large reads that begin together keep to it, before anything is known of how large they are',
+    async () => {
+      // Without prepared statements nothing is merged, so that all of them run at once.
+      const environment = { DATABASE_PREPARED: 'false', FAST_PATH: 'true', QUEUE_WAIT_MS: '60000' };
+      await start({ INFLIGHT_BYTES: String(16 * MIB), ...environment });
+      const blobs = Array.from({ length: 8 }, () => randomBytes(7 * MIB));
+      for (const [n, blob] of blobs.entries()) await app.post('put', tupleOf(`big-${n}`, blob), as('bank'));
+      const read = async (blob: Buffer, n: number) => {
+        const { status, json } = await app.post('get-tuple', { thread_id: `big-${n}` }, as('bank'));
+        expect(status).toBe(200);
+        expect(Buffer.compare(Buffer.from(json.blobs[0].blob, 'base64'), blob)).toBe(0);
+      };
+      const reads = { areOver: false };
+      const over = Promise.all(blobs.map(read)).finally(() => (reads.areOver = true));
+      let most = 0;
+      while (!reads.areOver) most = Math.max(most, await inflightBytes());
+      await over;
+      // And one more, as rows and as an answer, beside it; all of them take 56 MiB, and 75 as answers.
+      expect(most).toBeGreaterThan(8 * MIB);
+      expect(most).toBeLessThan(36 * MIB);
+    },
+    SLOW_MS,
+  );
+
   it.each([
     { what: 'a body', isSlow: true },
     { what: 'a body that is fast enough', isSlow: false },

@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { type ClientConfig, Query, type QueryConfig } from 'pg';
 import { parse } from 'pg-protocol';
+import { NoRoomError, type Reading } from '../request/read-memory.js';
 import { PreparedClient } from './prepared-client.js';
 
 const OIDS = { int4: 23, bytea: 17 };
@@ -10,6 +11,8 @@ const BIND = 0x42;
 const HEADER_BYTES = 5;
 /** Of pieces and of fields, in bytes: smaller ones are joined, and become Base64. */
 export const LARGE = 64 * 1024;
+/** Of rows that are not kept: so many are read for the sake of the connection, in bytes. A new one costs some 15 ms of CPU. */
+const DRAINED = 4 * 1024 * 1024;
 
 /** A parameter in pieces, which together are its value in binary. */
 export class Pieces {
@@ -25,7 +28,7 @@ export class Pieces {
   }
 }
 
-/** An answer of Postgres has more bytes than were asked for; those that came are gone. */
+/** An answer of Postgres has more bytes than were asked for; those that came are gone, and perhaps the connection. */
 export class TooManyBytesError extends Error {}
 
 /** What this file knows of pg's connection, which has no types. */
@@ -34,8 +37,9 @@ interface Connection {
   /** Statements that are prepared, or are being so, by name. */
   parsedStatements: Record<string, string | undefined>;
   submittedNamedStatements: Record<string, string | undefined>;
-  /** Added here: how the rows of prepared statements are read. */
+  /** Added here: how the rows of prepared statements are read, and what counts those of the statement under way. */
   decoders: Map<string, Decoder[]>;
+  reading: Reading | null;
   touch: (name?: string) => void;
   attachListeners: (stream: Duplex) => void;
   parse: (message: { name: string; text: string }) => void;
@@ -72,6 +76,7 @@ export class BinaryClient extends PreparedClient {
     const { connection } = this as unknown as { connection: Connection };
     const { bind } = connection;
     connection.decoders = new Map();
+    connection.reading = null;
     connection.attachListeners = (stream) => {
       listen(connection, stream, config?.maxRowBytes ?? Infinity);
     };
@@ -100,9 +105,13 @@ export class Statement {
   callback: ((error: Error | null, result?: Statement) => void) | undefined;
   /** It failed before it was known whether its name is prepared: the connection is of no more use. */
   leavesDoubt = false;
+  /** It closed the connection, rather than read all the rows that it does not keep. */
+  hasClosed = false;
+  private drained = 0;
+  private stream: Duplex | undefined;
   private decoders: Decoder[] | undefined;
   private fault: Error | null = null;
-  private bytes = 0;
+  bytes = 0;
   private isPrepared = true;
   /** What comes is the answer to `before`. */
   private isBefore: boolean;
@@ -113,9 +122,11 @@ export class Statement {
     readonly text: string,
     private readonly values: Parameter[],
     /** Rows beyond them are read and forgotten, and the statement fails with a `TooManyBytesError`. */
-    private readonly maxBytes = Infinity,
+    readonly maxBytes = Infinity,
     /** A statement that goes first, in the same transaction, and whose rows nobody reads; '': none. */
     private readonly before = '',
+    /** Without room for its rows the statement fails with a `NoRoomError`. */
+    readonly reading: Reading | null = null,
   ) {
     this.isBefore = before !== '';
   }
@@ -124,6 +135,8 @@ export class Statement {
     const { name = '', text, values } = this;
     const { stream, parsedStatements, submittedNamedStatements } = connection;
     this.decoders = connection.decoders.get(name);
+    connection.reading = this.reading;
+    this.stream = stream;
     stream.cork();
     if (this.before !== '') {
       connection.parse({ name: '', text: this.before });
@@ -147,9 +160,11 @@ export class Statement {
   handleDataRow(row: DataRow | LostRow): void {
     if (this.isBefore) return;
     this.bytes += row.length;
-    if (this.bytes > this.maxBytes) {
+    const fault = reasonToDrop(this, row);
+    if (fault !== null) {
       this.rows.length = 0;
-      this.fault = new TooManyBytesError();
+      this.fault = fault;
+      this.drain(row.length);
       return;
     }
     try {
@@ -159,7 +174,15 @@ export class Statement {
     }
   }
 
+  private drain(bytes: number): void {
+    this.drained += bytes;
+    if (this.drained <= DRAINED || this.hasClosed) return;
+    this.hasClosed = true;
+    this.stream?.destroy();
+  }
+
   handleReadyForQuery(connection: Connection): void {
+    connection.reading = null;
     // What a name stands for does not change, nor do its columns; one without rows has none.
     if (this.name !== undefined) connection.decoders.set(this.name, this.decoders ?? []);
     this.callback?.(this.fault, this);
@@ -167,7 +190,7 @@ export class Statement {
 
   handleError(error: Error): void {
     this.leavesDoubt = this.before !== '' && !this.isPrepared;
-    this.callback?.(error);
+    this.callback?.(this.hasClosed ? this.fault : error);
   }
 
   handleCopyInResponse(connection: Connection): void {
@@ -194,25 +217,36 @@ interface RowQuery {
   handleDataRow(message: { length: number }): void;
 }
 
-/** What `Statement` does with its `maxBytes`, for clients of pg as it comes. */
+/** What `Statement` does with its `maxBytes` and `reading`, for clients of pg as it comes. */
 export class BoundedQuery extends (Query as unknown as new (config: ArrayQueryConfig) => RowQuery) {
-  private bytes = 0;
+  bytes = 0;
+  fault: Error | null = null;
 
   constructor(
     config: ArrayQueryConfig,
-    private readonly maxBytes: number,
+    readonly maxBytes: number,
+    readonly reading: Reading,
   ) {
     super(config);
   }
 
-  get isOver(): boolean {
-    return this.bytes > this.maxBytes;
-  }
-
   override handleDataRow(message: { length: number }): void {
     this.bytes += message.length;
-    if (!this.isOver) super.handleDataRow(message);
+    this.fault = reasonToDrop(this, { length: message.length, isCounted: false });
+    if (this.fault === null) super.handleDataRow(message);
   }
+}
+
+/** Why the rows are not to be kept, now that one more has come; null: they are. */
+function reasonToDrop(
+  { bytes, maxBytes, reading }: { bytes: number; maxBytes: number; reading: Reading | null },
+  { length, isCounted }: { length: number; isCounted: boolean },
+): Error | null {
+  if (bytes > maxBytes) {
+    reading?.end();
+    return new TooManyBytesError();
+  }
+  return reading?.take(isCounted ? 0 : length) === false ? new NoRoomError() : null;
 }
 
 /** Emits what the server says, as pg's own connection does. */
@@ -223,7 +257,7 @@ function listen(connection: Connection, stream: Duplex, maxRowBytes: number): vo
     connection.emit(name === 'error' ? 'errorMessage' : name, message);
   });
   const messages = new Messages(
-    maxRowBytes,
+    (length) => length <= maxRowBytes && connection.reading?.take(length) !== false,
     (bytes) => others.emit('data', bytes),
     (row) => {
       connection.emit('dataRow', row);
@@ -247,6 +281,11 @@ class DataRow {
     return lengthOf(this.bytes, this.at - HEADER_BYTES);
   }
 
+  /** Whether it was counted when its first bytes came. */
+  get isCounted(): boolean {
+    return this.isOwn;
+  }
+
   read(decoders?: Decoder[]): Value[] {
     return fieldsOf(this.bytes, this.at, decoders, this.isOwn);
   }
@@ -257,8 +296,10 @@ class DataRow {
   }
 }
 
-/** A row that was too large to be kept. */
+/** A row that was too large to be kept, or for which there was no room. */
 class LostRow {
+  readonly isCounted = true;
+
   constructor(readonly length: number) {}
 
   read(): never {
@@ -279,7 +320,8 @@ class Messages {
   private lost = 0;
 
   constructor(
-    private readonly maxRowBytes: number,
+    /** Whether a row of so many bytes, of which the first have come, may be kept. */
+    private readonly hasRoom: (length: number) => boolean,
     /** Gets whole messages of other kinds. */
     private readonly others: (bytes: Buffer) => void,
     private readonly row: (row: DataRow | LostRow) => void,
@@ -307,7 +349,7 @@ class Messages {
 
   private begin(bytes: Buffer): void {
     const length = bytes.length < HEADER_BYTES ? HEADER_BYTES : lengthOf(bytes, 0);
-    if (bytes[0] === DATA_ROW && length > this.maxRowBytes) {
+    if (bytes[0] === DATA_ROW && bytes.length >= HEADER_BYTES && !this.hasRoom(length)) {
       this.lost = length - bytes.length;
       this.row(new LostRow(length));
       return;

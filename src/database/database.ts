@@ -12,6 +12,7 @@ import {
 import { Settings } from '../config/env.js';
 import { currentCaller } from '../request/caller.js';
 import { Inflight } from '../request/inflight.js';
+import { NoRoomError, type Reading } from '../request/read-memory.js';
 import { Metrics, NO_SQLSTATE } from '../observability/metrics/metrics.js';
 import { TRACING, type Tracing } from '../observability/tracing/tracing.js';
 import {
@@ -67,6 +68,7 @@ const TRANSACTION: Kind<Work> = { ...SINGLE, isSerial: true };
 export class Database implements OnApplicationShutdown {
   private readonly logger = new Logger('database');
   private readonly queue: RequestQueue;
+  private readonly inflight: Inflight;
   private readonly names = new StatementNames();
   private keepsPrepared: boolean;
   /** What goes in front of each statement, behind a pooler. */
@@ -90,7 +92,7 @@ export class Database implements OnApplicationShutdown {
   ) {
     this.keepsPrepared = settings.databasePrepared;
     this.before = beforeOf(dataSource.options);
-    const inflight = Inflight.of(settings);
+    const inflight = (this.inflight = Inflight.of(settings));
     this.queue = new RequestQueue({
       slots: settings.databasePoolMax,
       max: settings.queueMax,
@@ -101,6 +103,7 @@ export class Database implements OnApplicationShutdown {
       merge: settings.fastPath && settings.databasePrepared,
       isHeld: (running) => inflight.holdsAnswers(running),
       isTenantHeld: (tenant, running) => inflight.holdsAnswersOf(tenant, running),
+      isReading: () => inflight.reads.totalBytes > 0,
       observer: {
         waited: (milliseconds) => {
           metrics.queueWait.observe(milliseconds / 1000);
@@ -168,10 +171,14 @@ export class Database implements OnApplicationShutdown {
     );
   }
 
-  /** Runs statements that read from one snapshot. */
-  snapshot<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
+  /** Runs statements that read from one snapshot, and count with `reading` what they keep. */
+  snapshot<T>(thread: string, work: (query: Query, reading: Reading) => Promise<T>): Promise<T> {
     const isolation = 'repeatable read, read only';
-    return this.inTurn(SINGLE, thread, (mode) => this.retry(() => this.attempt(work, mode, isolation)));
+    return this.inTurn(SINGLE, thread, (mode) =>
+      this.retry(() =>
+        this.read((reading) => this.attempt((query) => work(query, reading), mode, isolation)),
+      ),
+    );
   }
 
   /** Carries out a request by a statement that it may share with others of its kind. @throws as `query` */
@@ -181,13 +188,15 @@ export class Database implements OnApplicationShutdown {
 
   /**
    * What `Kind.run` is made of: runs a statement without waiting for a turn, and gives its rows as arrays. On the fast path
-   * a `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError
+   * a `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError, NoRoomError
    */
   async send<Row>(sql: string, values: Parameter[], maxBytes = Infinity): Promise<Row[]> {
     const { rows } = await this.retry(() =>
-      this.settings.fastPath
-        ? this.run(new Statement(this.nameOf(sql), sql, values, maxBytes, this.before))
-        : this.sendPlainly(sql, values, maxBytes),
+      this.read((reading) =>
+        this.settings.fastPath
+          ? this.run(new Statement(this.nameOf(sql), sql, values, maxBytes, this.before, reading))
+          : this.sendPlainly(sql, values, maxBytes, reading),
+      ),
     );
     return rows as Row[];
   }
@@ -197,12 +206,31 @@ export class Database implements OnApplicationShutdown {
     return performance.now() < this.diskFullAt + milliseconds;
   }
 
-  private async sendPlainly(sql: string, values: Parameter[], maxBytes: number): Promise<Answered> {
+  private async sendPlainly(
+    sql: string,
+    values: Parameter[],
+    maxBytes: number,
+    reading: Reading,
+  ): Promise<Answered> {
     // A bytea comes as hexadecimal text, twice as long.
-    const query = new BoundedQuery({ ...this.queryOf(sql, values), rowMode: 'array' }, 2 * maxBytes);
+    const query = new BoundedQuery({ ...this.queryOf(sql, values), rowMode: 'array' }, 2 * maxBytes, reading);
     const answered = await this.run(query);
-    if (query.isOver) throw new TooManyBytesError();
+    if (query.fault !== null) throw query.fault;
     return answered;
+  }
+
+  private async read<T>(work: (reading: Reading) => Promise<T>): Promise<T> {
+    const reading = this.inflight.reads.begin();
+    try {
+      return await work(reading);
+    } finally {
+      // What was read is counted as an answer in a moment only.
+      if (reading.isLarge) {
+        setImmediate(() => {
+          reading.end();
+        });
+      }
+    }
   }
 
   private async inTurn<T>(kind: Kind<Work>, thread: string, work: (mode: Mode) => Promise<T>): Promise<T> {
@@ -257,7 +285,9 @@ export class Database implements OnApplicationShutdown {
 
   private async isUsableAfter(error: unknown, client: PoolClient, statement?: Asked): Promise<boolean> {
     const fault = faultOf(error);
-    if (error instanceof TooManyBytesError) return true; // the answer has been read to its end
+    if (error instanceof TooManyBytesError || error instanceof NoRoomError) {
+      return !(statement instanceof Statement && statement.hasClosed);
+    }
     const isLeft = leavesSession(fault) && !(statement instanceof Statement && statement.leavesDoubt);
     if (!isLeft) {
       if (!isAnswer(fault) && writes(statement)) this.watchdog.lose(client);

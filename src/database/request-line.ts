@@ -1,5 +1,8 @@
 import type { Caller } from '../request/caller.js';
 
+/** What a request came upon that lacked, so that it is sent again when it may be there. */
+export type Need = 'lock' | 'memory';
+
 /** How a statement is to be carried out. */
 export interface Mode {
   /** It carries out several requests, so that it must not wait for what one of them alone is about. */
@@ -68,6 +71,8 @@ export interface Shares {
   mayBegin: (tenant: Tenant, isStore: boolean) => boolean;
   /** … for one more that is known to wait for a lock. */
   mayWait: (tenant: Tenant) => boolean;
+  /** … for a read that found no memory for its rows. */
+  mayRead: () => boolean;
   /** Whether a statement of its own failed lately, so that it shares none with other tenants. */
   isSuspect: (tenant: Tenant) => boolean;
 }
@@ -83,8 +88,8 @@ interface Group<Request> {
   at: number;
   tenant: Tenant;
   members: Waiting<Request>[];
-  /** It is known to wait for a lock, which it may take longer for, in few of the connections. */
-  isPatient: boolean;
+  /** What is known to wait for a lock may take longer for it, in few of the connections. */
+  waitsFor: Need | null;
   /** It waits no longer for a while to pass. */
   isDue: boolean;
 }
@@ -93,7 +98,7 @@ interface Group<Request> {
 export interface Running<Request> {
   members: Waiting<Request>[];
   tenant: Tenant;
-  isPatient: boolean;
+  waitedFor: Need | null;
   isSlow: boolean;
 }
 
@@ -173,7 +178,7 @@ export class Line<Request> {
     const isAgain = 'members' in from;
     if (isAgain) this.again.splice(this.again.indexOf(from), 1);
     const members = isAgain ? from.members : this.gather(tenant);
-    const statement = { members, tenant, isPatient: isAgain && from.isPatient, isSlow: false };
+    const statement = { members, tenant, waitedFor: isAgain ? from.waitsFor : null, isSlow: false };
     this.running.push(statement);
     return statement;
   }
@@ -241,8 +246,8 @@ export class Line<Request> {
   private hasLane(tenant: Tenant): boolean {
     if (this.kind.merge === undefined || this.running.length < LANES) return true;
     let [taken, slow] = [0, 0];
-    for (const { tenant: other, isSlow, isPatient } of this.running) {
-      if (isPatient) continue;
+    for (const { tenant: other, isSlow, waitedFor } of this.running) {
+      if (waitedFor === 'lock') continue;
       if (isSlow) slow += other === tenant ? 1 : 0;
       else if (other === tenant || !this.shares.isSuspect(other)) taken += 1;
     }
@@ -253,7 +258,9 @@ export class Line<Request> {
   private keepsApart(tenant: Tenant): boolean {
     return (
       this.shares.isSuspect(tenant) ||
-      this.running.some(({ tenant: other, isSlow, isPatient }) => other === tenant && (isSlow || isPatient))
+      this.running.some(
+        ({ tenant: other, isSlow, waitedFor }) => other === tenant && (isSlow || waitedFor === 'lock'),
+      )
     );
   }
 
@@ -265,13 +272,13 @@ export class Line<Request> {
     let first: Candidate<Request> | null = null;
     let tries = Infinity;
     for (const group of this.again) {
-      const { at, tenant, members, isPatient, isDue } = group;
+      const { at, tenant, members, waitsFor, isDue } = group;
       const [{ tries: own }] = members as [Waiting<Request>];
       const isBehind =
         first !== null &&
         (tenant.turns > first.tenant.turns || (tenant.turns === first.tenant.turns && own >= tries));
       if (!isDue || isBehind || !this.mayBegin(tenant)) continue;
-      if (isPatient ? this.shares.mayWait(tenant) : this.hasLane(tenant)) {
+      if (this.mayBeSent(waitsFor, tenant)) {
         first = { at, tenant, from: group };
         tries = own;
       }
@@ -280,6 +287,11 @@ export class Line<Request> {
     if (turn === null) return first;
     const [{ tenant }] = turn.waiting as [Waiting<Request>];
     return first !== null && first.tenant.turns <= tenant.turns ? first : { at: turn.at, tenant, from: turn };
+  }
+
+  private mayBeSent(waitsFor: Need | null, tenant: Tenant): boolean {
+    if (waitsFor === 'lock') return this.shares.mayWait(tenant);
+    return waitsFor === 'memory' ? this.shares.mayRead() : this.hasLane(tenant);
   }
 
   /** `lead`: of what may share its statement; the first of it must be the tenant's own. */

@@ -7,12 +7,14 @@ import {
   StatementTimeoutError,
 } from '../errors/errors.js';
 import { Caller, CallerGoneError, Tenancy } from '../request/caller.js';
+import { NoRoomError } from '../request/read-memory.js';
 import { faultOf, isLockTimeout } from './faults.js';
 import {
   type Candidate,
   type Followed,
   type Kind,
   Line,
+  type Need,
   type Running,
   type Shares,
   type Tenant,
@@ -40,6 +42,8 @@ export interface QueueOptions {
   isHeld?: (running: number) => boolean;
   /** The same of one tenant; it may hold even while nothing of it is under way. */
   isTenantHeld?: (tenant: string, running: number) => boolean;
+  /** Whether a large read is under way, so that none begins again which found no memory beside one. */
+  isReading?: () => boolean;
   observer?: QueueObserver;
   /** Absent: nobody follows requests. */
   tracing?: StatementTracing | undefined;
@@ -95,7 +99,8 @@ const ASK_AGAIN_MS = 250;
  * A request fails alone. When a shared statement fails, its requests are sent again by tenant, then in parts, then one by
  * one, all in turns with other requests; and a tenant whose own statement failed shares none with others for a while. A
  * request that comes upon a lock gives its connection back, and is sent again later, in one of half of the connections, so
- * that however many threads are locked, the others go on.
+ * that however many threads are locked, the others go on. A read that found no memory for its rows
+ * begins again when no large read is under way.
  */
 export class RequestQueue {
   private readonly lines = new Map<object, Line<never>>();
@@ -105,6 +110,8 @@ export class RequestQueue {
   private turns = 0;
   private running = 0;
   private waiting = 0;
+  /** Whether one is under way that found no memory before: they go one by one. */
+  private isGreedy = false;
   /** Statements under way that are known to wait for locks, and how many there may be. */
   private patient = 0;
   private readonly maxPatient: number;
@@ -206,6 +213,7 @@ export class RequestQueue {
       running < this.tenantSlots && (isStore || this.options.isTenantHeld?.(name, running) !== true),
     mayWait: ({ patient }) =>
       this.patient < this.maxPatient && (!this.tenancy.isShared || patient < half(this.maxPatient)),
+    mayRead: () => !this.isGreedy && this.options.isReading?.() !== true,
     isSuspect: ({ name }) => this.suspects.size > 0 && (this.suspects.get(name) ?? 0) > performance.now(),
   };
 
@@ -233,13 +241,15 @@ export class RequestQueue {
 
   private async carryOut<Request>(line: Line<Request>, candidate: Candidate<Request>): Promise<void> {
     const statement = line.take(candidate);
-    const { members, tenant, isPatient } = statement;
+    const { members, tenant, waitedFor } = statement;
+    const isPatient = waitedFor === 'lock';
     this.running += 1;
     tenant.running += 1;
     if (isPatient) {
       this.patient += 1;
       tenant.patient += 1;
     }
+    if (waitedFor === 'memory') this.isGreedy = true;
     this.turns = Math.max(this.turns, tenant.turns);
     for (const waiting of members) {
       waiting.begun = true;
@@ -254,7 +264,7 @@ export class RequestQueue {
     try {
       const locked = await this.run(line.kind, statement);
       for (const member of members) {
-        if (locked instanceof Set && locked.has(member.request)) this.waitForLock(line, member);
+        if (locked instanceof Set && locked.has(member.request)) this.waitFor('lock', line, member);
         else this.answer(line, member, member.resolve);
       }
     } catch (error) {
@@ -264,7 +274,9 @@ export class RequestQueue {
     line.end(statement);
     if (line.isIdle) this.lines.delete(line.key);
     // What was read is counted as an answer in a moment only.
-    if (this.options.isTenantHeld?.(tenant.name, tenant.running) === true) await setImmediate();
+    if (waitedFor === 'memory' || this.options.isTenantHeld?.(tenant.name, tenant.running) === true)
+      await setImmediate();
+    if (waitedFor === 'memory') this.isGreedy = false;
     this.running -= 1;
     // It is given nothing later for the time in which its share was in use.
     if (tenant.running >= this.tenantSlots) tenant.turns = Math.max(tenant.turns, this.turns);
@@ -307,10 +319,13 @@ export class RequestQueue {
 
   private run<Request>(
     kind: Kind<Request>,
-    { members, isPatient }: Running<Request>,
+    { members, waitedFor }: Running<Request>,
   ): ReturnType<Kind<Request>['run']> {
     const { tracing } = this.options;
-    const mode = { isShared: members.length > 1, lockWaitMs: isPatient ? PATIENT_LOCK_MS : LOCK_MS };
+    const mode = {
+      isShared: members.length > 1,
+      lockWaitMs: waitedFor === 'lock' ? PATIENT_LOCK_MS : LOCK_MS,
+    };
     const work = () =>
       kind.run(
         members.map(({ request }) => request),
@@ -323,7 +338,8 @@ export class RequestQueue {
   private settle<Request>(line: Line<Request>, members: Waiting<Request>[], error: unknown): void {
     const [first] = members as [Waiting<Request>];
     const isLocked = isLockTimeout(faultOf(error));
-    if (isOfAll(error) || (members.length === 1 && !isLocked)) {
+    const hasNoRoom = error instanceof NoRoomError;
+    if (isOfAll(error) || (members.length === 1 && !isLocked && !hasNoRoom)) {
       if (!isOfAll(error)) this.suspect(first.tenant);
       for (const member of members) {
         this.answer(line, member, () => {
@@ -331,10 +347,10 @@ export class RequestQueue {
         });
       }
     } else if (members.length === 1) {
-      this.suspect(first.tenant);
-      this.waitForLock(line, first);
+      if (isLocked) this.suspect(first.tenant);
+      this.waitFor(hasNoRoom ? 'memory' : 'lock', line, first);
     } else {
-      for (const part of partsOf(members)) this.sendAgain(line, part, { isPatient: false, inMs: 0 });
+      for (const part of partsOf(members)) this.sendAgain(line, part, { waitsFor: null, inMs: 0 });
     }
   }
 
@@ -345,18 +361,18 @@ export class RequestQueue {
     this.suspects.set(name, performance.now() + SUSPECT_MS);
   }
 
-  private waitForLock<Request>(line: Line<Request>, member: Waiting<Request>): void {
+  private waitFor<Request>(what: Need, line: Line<Request>, member: Waiting<Request>): void {
     const wait = Math.min(FIRST_BACKOFF_MS * 2 ** member.tries, MAX_BACKOFF_MS);
-    // The first time at once, in a connection where it may wait.
-    const inMs = member.tries === 0 ? 0 : wait * (0.5 + Math.random() / 2);
+    // For a lock the first time at once, in a connection where it may wait.
+    const inMs = member.tries === 0 && what === 'lock' ? 0 : wait * (0.5 + Math.random() / 2);
     member.tries += 1;
-    this.sendAgain(line, [member], { isPatient: true, inMs });
+    this.sendAgain(line, [member], { waitsFor: what, inMs });
   }
 
   private sendAgain<Request>(
     line: Line<Request>,
     members: Waiting<Request>[],
-    { isPatient, inMs }: { isPatient: boolean; inMs: number },
+    { waitsFor, inMs }: { waitsFor: Need | null; inMs: number },
   ): void {
     const { lockWaitMs } = this.options;
     const now = performance.now();
@@ -393,14 +409,16 @@ export class RequestQueue {
       member.timer = setTimeout(
         () => {
           member.caller.onGone = null;
-          giveUp(
-            new DatabaseUnavailableError(`What the request is about was locked for over ${lockWaitMs} ms`),
-          );
+          const why =
+            waitsFor === 'memory'
+              ? 'Other reads took INFLIGHT_BYTES'
+              : 'What the request is about was locked';
+          giveUp(new DatabaseUnavailableError(`${why} for over ${lockWaitMs} ms`));
         },
         Math.max(0, leftMs),
       ).unref();
     }
-    const group = line.sendAgain({ tenant, members: waiting, isPatient, isDue: inMs === 0 });
+    const group = line.sendAgain({ tenant, members: waiting, waitsFor, isDue: inMs === 0 });
     if (inMs === 0) return;
     setTimeout(() => {
       group.isDue = true;

@@ -3,6 +3,7 @@ import type { Settings } from '../config/env.js';
 import { BodyMemory, SMALL_BODY_BYTES } from './body-memory.js';
 import { onClose } from './on-close.js';
 import { isTooSlow } from './pace.js';
+import { ReadMemory } from './read-memory.js';
 import { type Account, Share } from './share.js';
 
 const SWEEP_MS = 500;
@@ -16,8 +17,8 @@ const COUNTED_ANSWER_BYTES = 16 * 1024;
 const PRESSED_RATE = 8;
 
 /**
- * The bytes of the requests and answers in flight: bodies, see `BodyMemory`, and as many bytes of answers, over which no
- * more are read from the database. Neither takes of the other.
+ * The bytes of the requests and answers in flight: bodies, see `BodyMemory`, and as many bytes of answers and of rows that
+ * are to become some, see `ReadMemory`, over which no more are read from the database. Neither takes of the other.
  *
  * It also watches that bodies and answers get on, and cuts off the connections of those that do not: over each
  * `STALL_TIMEOUT_MS` one that holds much has to move at `MIN_BYTES_PER_SECOND`, any other at all.
@@ -27,6 +28,7 @@ export class Inflight {
 
   /** Called when an answer has left, and `holdsAnswers` may no longer hold. */
   onRoom: () => void = () => undefined;
+  readonly reads: ReadMemory;
   private readonly bodies: BodyMemory;
   /** Those whose answer is there. */
   private readonly answering = new Set<Share>();
@@ -48,6 +50,11 @@ export class Inflight {
     this.tenantBytes = tenantInflightBytes ?? (authModes.length > 0 ? inflightBytes / 2 : Infinity);
     this.grantBytes = (settings.minBytesPerSecond * PRESSED_RATE * SWEEP_MS) / 1000;
     this.bodies = new BodyMemory(settings, this.accounts, this.tenantBytes);
+    this.reads = new ReadMemory(inflightBytes, () => inflightBytes - this.answerBytes, {
+      refused: (bytes) => {
+        this.expectedBytes = Math.max(this.expectedBytes, bytes);
+      },
+    });
   }
 
   /** The one of the service with these settings. */
@@ -65,7 +72,8 @@ export class Inflight {
    * statements; these are taken to be as large as the largest of late.
    */
   holdsAnswers(statements: number): boolean {
-    return this.sharedBytes + statements * COPIES * this.expectedBytes >= this.settings.inflightBytes;
+    const expected = Math.max(statements * COPIES * this.expectedBytes, this.reads.totalBytes);
+    return this.sharedBytes + expected >= this.settings.inflightBytes;
   }
 
   /** The same of one tenant and its share. */
@@ -74,9 +82,9 @@ export class Inflight {
     return (this.accounts.get(tenant)?.answerBytes ?? 0) + expected >= this.tenantBytes;
   }
 
-  /** Of bodies and answers together. */
+  /** Of bodies, rows and answers together. */
   get totalBytes(): number {
-    return this.bodies.totalBytes + this.answerBytes;
+    return this.bodies.totalBytes + this.reads.totalBytes + this.answerBytes;
   }
 
   open(request: IncomingMessage, response: ServerResponse): Share {

@@ -117,8 +117,8 @@ export class CheckpointRepository {
    * @throws LimitExceededError
    */
   async findChannelHistories(of: HistoriesOf, limits: HistoryLimits): Promise<Map<string, ChannelHistory>> {
-    return this.database.snapshot(of.threadId, (query) =>
-      new ChannelHistories(query, this.tables, of, limits).read(),
+    return this.database.snapshot(of.threadId, (query, reading) =>
+      new ChannelHistories({ query, reading }, this.tables, of, limits).read(),
     );
   }
 }

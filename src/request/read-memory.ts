@@ -1,0 +1,73 @@
+/** A read begins without memory, and is not counted up to here; nor beyond a sixteenth of all. In bytes. */
+const FREE_BYTES = 1024 * 1024;
+const FREE_SHARE = 1 / 16;
+
+/** Other reads took the memory: what was read is gone, and is to be read again. */
+export class NoRoomError extends Error {}
+
+/**
+ * The bytes of the rows that reads under way have taken from the database. Over what `roomBytes` gives only the oldest of
+ * the large reads goes on, so that there is always one that comes to its end; the others give back what they have.
+ */
+export class ReadMemory {
+  /** The large ones, the oldest first. */
+  private readonly readings = new Set<Reading>();
+  /** Of those. */
+  totalBytes = 0;
+  readonly freeBytes: number;
+
+  constructor(
+    inflightBytes: number,
+    private readonly roomBytes: () => number,
+    private readonly observer: { refused: (bytes: number) => void },
+  ) {
+    this.freeBytes = Math.min(FREE_BYTES, inflightBytes * FREE_SHARE);
+  }
+
+  begin(): Reading {
+    return new Reading(this);
+  }
+
+  /** Returns whether there is room for so many more bytes of it. */
+  add(reading: Reading, bytes: number): boolean {
+    this.readings.add(reading);
+    this.totalBytes += bytes;
+    const [oldest] = this.readings;
+    if (reading === oldest || this.totalBytes <= this.roomBytes()) return true;
+    this.observer.refused(reading.bytes);
+    return false;
+  }
+
+  remove(reading: Reading): void {
+    if (this.readings.delete(reading)) this.totalBytes -= reading.bytes;
+  }
+}
+
+/** One read; `end` has to follow. */
+export class Reading {
+  bytes = 0;
+  private state: 'open' | 'refused' | 'ended' = 'open';
+
+  constructor(private readonly memory: ReadMemory) {}
+
+  get isLarge(): boolean {
+    return this.bytes > this.memory.freeBytes;
+  }
+
+  /** Counts bytes that came; returns whether they may be kept, and what came before. */
+  take(bytes: number): boolean {
+    if (this.state !== 'open') return this.state === 'ended';
+    const wasLarge = this.isLarge;
+    this.bytes += bytes;
+    if (!this.isLarge || this.memory.add(this, wasLarge ? bytes : this.bytes)) return true;
+    this.end();
+    this.state = 'refused';
+    return false;
+  }
+
+  end(): void {
+    this.memory.remove(this);
+    this.bytes = 0;
+    if (this.state === 'open') this.state = 'ended';
+  }
+}
