@@ -261,6 +261,7 @@ function thrownBy(work: () => void): string | null {
 function namesOfOthers(): string[] {
   return [
     ...['NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY'],
+    'NODE_USE_ENV_PROXY',
     ...['SSL_CERT_FILE', 'SSL_CERT_DIR', 'AGENTEX_BASE_URL', 'AGENT_API_KEY', 'LANGGRAPH_STRICT_MSGPACK'],
     ...['POSTGRES_PASSWORD', 'POSTGRES_USER', 'POSTGRES_DB', 'ON_ERROR_STOP', 'CHECKPOINT_ENCRYPTION_KEY'],
     ...['CHROMIUM_PATH'],

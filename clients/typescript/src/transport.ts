@@ -260,7 +260,10 @@ export class Transport {
       if (isOfFramework(error)) throw error;
       const cause: unknown = abort.signal.aborted ? abort.signal.reason : error;
       return failed(
-        { detail: `no answer: ${reasonOf(cause)}`, isRetryable: !HOPELESS.test(codeOf(cause)) },
+        {
+          detail: `no answer from ${new URL(this.base).origin}: ${reasonOf(cause)}`,
+          isRetryable: !HOPELESS.test(codeOf(cause)),
+        },
         cause,
       );
     } finally {

@@ -43,7 +43,7 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
 
     Args:
         base_url: Where the service is, such as `http://checkpoints:5003`; a path is kept.
-        api_key: Sent as `x-agent-api-key`; a function is asked before each operation.
+        api_key: Sent as `x-agent-api-key`, without white space around it; a function is asked before each operation.
         headers: Sent with every request.
         timeout: Seconds that a connection may be silent, or httpx's finer setting. By default 60, and 5 to connect;
             with a client that was given, that client's.

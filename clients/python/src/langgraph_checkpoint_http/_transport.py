@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import re
 import ssl
 import sys
 import threading
@@ -50,6 +51,8 @@ DEFAULT_DEADLINE_SECONDS = 120.0
 _CONCURRENCY = 64
 # Between two steps of an agent a model thinks; the default of five seconds would connect anew for most checkpoints.
 _LIMITS = httpx.Limits(max_connections=_CONCURRENCY, max_keepalive_connections=_CONCURRENCY, keepalive_expiry=60)
+
+_HEADER_VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?|")
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
 _RETRIED_ERRORS = (httpx.TransportError, httpx.DecodingError)
@@ -102,8 +105,10 @@ class Call:
         timeout: httpx.Timeout,
         deadline: float,
         check_request_id: bool,
+        origin: str,
     ):
         self.request = request
+        self._origin = origin
         self.request_id = str(uuid4())
         content = encode(request)
         compressed = compress(content)
@@ -145,8 +150,9 @@ class Call:
         pause = self._back_off()
         if isinstance(error, _NOT_RETRIED_ERRORS) or _is_refused_certificate(error) or pause >= self.remaining:
             reason = str(error) or type(error).__name__
+            what = f"{type(error).__name__}: {reason}" if reason != type(error).__name__ else reason
             raise CheckpointUnavailableError(
-                f"{type(error).__name__}: {reason}" if reason != type(error).__name__ else reason,
+                f"{what}, at {self._origin}",
                 operation=self.request.operation,
                 thread_id=self.request.thread_id,
                 request_id=self.request_id,
@@ -291,9 +297,12 @@ class Transport:
         if not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
         self._base_url = base_url.rstrip("/")
-        self._api_key = api_key
+        url = httpx.URL(self._base_url)
+        # For people: without a user and password.
+        self._origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        self._api_key = key_of(api_key) if isinstance(api_key, str) else api_key
         self._headers = {"user-agent": f"langgraph-checkpoint-http/{version('langgraph-checkpoint-http')}"}
-        self._headers |= {name.lower(): value for name, value in (headers or {}).items()}
+        self._headers |= {name.lower(): checked(name.lower(), value) for name, value in (headers or {}).items()}
         self._timeout = None if timeout is None else httpx.Timeout(timeout)
         self._deadline = deadline
         self._check_request_id = check_request_id
@@ -383,11 +392,11 @@ class Transport:
 
     def _call(self, request: Request, client: httpx.Client | httpx.AsyncClient) -> Call:
         headers = self._headers
-        key = self._api_key() if callable(self._api_key) else self._api_key
+        key = key_of(self._api_key()) if callable(self._api_key) else self._api_key
         if key:
             headers = {**headers, API_KEY_HEADER: key}
         timeout = client.timeout if self._timeout is None else self._timeout
-        return Call(request, headers, timeout, self._deadline, self._check_request_id)
+        return Call(request, headers, timeout, self._deadline, self._check_request_id, self._origin)
 
     @contextmanager
     def _turn(self, client: httpx.Client, call: Call) -> Iterator[None]:
@@ -503,6 +512,18 @@ class Transport:
                 f"The {name} of this checkpointer is its parent process's, and its connections must not be shared. "
                 f"Make the checkpointer after the fork, or give as {name} a function that makes a client"
             )
+
+
+def key_of(key: str | None) -> str | None:
+    """The key as it is sent: one that was read from a file ends with a newline."""
+    return checked(API_KEY_HEADER, key.strip()) if isinstance(key, str) else key
+
+
+def checked(name: str, value: str) -> str:
+    """The value of a header. It may be a secret, which httpx and h11 would quote in their errors."""
+    if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
+        raise ValueError(f'The header "{name}" has a value that HTTP does not allow')
+    return value
 
 
 def _new_client() -> httpx.Client:
