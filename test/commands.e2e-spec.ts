@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -87,6 +88,37 @@ it('migrates, says what the database has, and takes it back', async () => {
   const last = MIGRATION_NAMES.at(-1)!;
   expect((await run(['migrate', 'revert'])).out).toBe(`Reverted ${last}\n`);
   expect((await run(['migrate', 'status'])).out).toMatch(new RegExp(`^${last} +no$`, 'm'));
+});
+
+// A pooler knows no other role than the one of the tests.
+const itWithRoles = process.env.TEST_POOLER_URL === undefined ? it : it.skip;
+
+itWithRoles('checks before a start that nothing is missing for the role that serves', async () => {
+  database = await createDatabase({ like: 'empty' });
+  expect(await run(['migrate', 'status', '--check'])).toMatchObject({
+    code: 1,
+    out: expect.stringContaining(MIGRATION_NAMES[0]!),
+    err: `error: The database lacks migrations: ${MIGRATION_NAMES.join(', ')}\n`,
+  });
+  await run(['migrate']);
+  const role = `guest_${randomUUID().replaceAll('-', '')}`;
+  await database.sql(`create role ${role} login password 'p'`);
+  try {
+    const DATABASE_URL = Object.assign(new URL(database.url), { username: role, password: 'p' }).href;
+    const check = (...more: string[]) =>
+      run(['migrate', 'status', '--check', ...more], { DATABASE_URL, AUTH_MODE: 'keys' });
+    expect((await check()).err).toMatch(/^error: The role lacks rights: .*select on "public"[.]checkpoints,/);
+    await run(['migrate', '--grant-to', role]);
+    expect(await check('--json')).toMatchObject({ code: 0, err: '' });
+    await database.sql(`revoke update on api_keys from ${role}`);
+    expect(await check()).toMatchObject({
+      code: 1,
+      err: 'error: The role lacks rights: update on "public".api_keys; see `checkpoint-backend migrate grants ROLE`\n',
+    });
+  } finally {
+    await database.sql(`drop owned by ${role}`);
+    await database.sql(`drop role ${role}`);
+  }
 });
 
 it('prints nothing but its result on standard output, with an embedded Postgres too', async () => {

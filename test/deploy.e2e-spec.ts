@@ -99,7 +99,12 @@ beforeAll(async () => {
     STATEMENT_TIMEOUT_MS: '3000',
   }).ready();
   await load();
-  ({ samples } = scrapeOf(await (await fetch(`${app.url}/metrics`)).text()));
+  const withKeys = await Service.start({ DATABASE_URL: database.url, AUTH_MODE: 'keys' }).ready();
+  expect((await withKeys.post('get-tuple', { thread_id: aThread() })).status).toBe(401);
+  const scraped = [app, withKeys].map(async ({ url }) =>
+    scrapeOf(await (await fetch(`${url}/metrics`)).text()),
+  );
+  samples = (await Promise.all(scraped)).flatMap((scrape) => scrape.samples);
 }, 90_000);
 afterAll(async () => {
   await cleanUp();

@@ -32,7 +32,8 @@ export class KeyTable implements Keys {
   private version: bigint | null = null;
   private loadedAt = 0;
   private newer = new Map<string, Newer>();
-  private isCurrent = false;
+  /** Null: it was not tried yet. */
+  private isCurrent: boolean | null = null;
   private timer: NodeJS.Timeout | undefined;
   private stopped = false;
   private lookUps = LOOK_UPS_PER_SECOND;
@@ -98,8 +99,9 @@ export class KeyTable implements Keys {
       await this.read();
       this.isCurrent = true;
     } catch (error) {
-      if (this.isCurrent || this.version === null) {
-        this.logger.warn(`the keys cannot be read, those read last go on: ${String(error)}`);
+      if (this.isCurrent !== false) {
+        const effect = this.version === null ? 'and no key works yet' : 'those read last go on';
+        this.logger.warn(`the keys cannot be read, ${effect}: ${String(error)}`);
       }
       this.isCurrent = false;
     }

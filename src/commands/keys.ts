@@ -188,7 +188,9 @@ async function withKeys(work: (keys: Keys) => Promise<void>): Promise<void> {
       await work({ app, record });
     } catch (error) {
       throw error instanceof InvalidRequestError
-        ? new FailureError(error.faults.map(({ detail }) => detail).join('; '))
+        ? new FailureError(
+            error.faults.map(({ pointer, detail }) => `${pointer.replace('#/', '')} ${detail}`).join('; '),
+          )
         : error;
     } finally {
       await app.close();

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { settingsFromEnvironment } from '../config/env.js';
 import { withDatabase } from './database.js';
-import { printJson, printTable } from './outcome.js';
+import { FailureError, printJson, printTable } from './outcome.js';
 
 export function migrateCommand(): Command {
   const command = new Command('migrate').description(
@@ -20,6 +20,7 @@ export function migrateCommand(): Command {
     .command('status')
     .description('List the migrations, and whether the database has them.')
     .option('--json', 'as JSON')
+    .option('--check', 'fail when one is missing, or a right that the service needs as this role')
     .action(status);
   command
     .command('grants')
@@ -50,10 +51,14 @@ async function revertMigration(): Promise<void> {
   });
 }
 
-async function status({ json }: { json?: true }): Promise<void> {
-  const { migrationStatus } = await import('../database/migrate.js');
+/** @throws FailureError with what is missing, when that is to be checked */
+async function status({ json, check }: { json?: true; check?: true }): Promise<void> {
+  const { inspectRights, migrationStatus } = await import('../database/migrate.js');
   const settings = settingsFromEnvironment({ serves: false });
   await withDatabase(settings, settings.logLevel, async (url) => {
+    // First, since a role that lacks rights may not read the migrations either.
+    const fault = check ? await inspectRights(settings, url) : null;
+    if (fault !== null) throw new FailureError(fault);
     const migrations = await migrationStatus(settings, url);
     if (json) printJson(migrations);
     else
@@ -61,6 +66,10 @@ async function status({ json }: { json?: true }): Promise<void> {
         ['MIGRATION', 'APPLIED'],
         migrations.map(({ name, isApplied }) => [name, isApplied ? 'yes' : 'no']),
       );
+    const missing = migrations.filter(({ isApplied }) => !isApplied).map(({ name }) => name);
+    if (check && missing.length > 0) {
+      throw new FailureError(`The database lacks migrations: ${missing.join(', ')}`);
+    }
   });
 }
 
