@@ -228,6 +228,7 @@ export class Database implements OnApplicationShutdown {
       if (reading.isLarge) {
         setImmediate(() => {
           reading.end();
+          this.queue.begin();
         });
       }
     }
