@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { QueueFullError, QueueTimeoutError } from '../errors/errors.js';
 import { Caller } from '../request/caller.js';
+import { NoRoomError } from '../request/read-memory.js';
 import { type Kind, type QueueOptions, RequestQueue } from './request-queue.js';
 
 interface Request {
@@ -461,6 +462,36 @@ describe('RequestQueue', () => {
     const settled = await outcomes;
     expect(settled.flatMap(({ status }, n) => (status === 'rejected' ? [n] : []))).toEqual([40]);
     expect(statements.length).toBeLessThan(2 + 1 + 8 + 8 + 1);
+  });
+
+  describe('a read that finds no memory', () => {
+    it('begins again when no large read is under way, and one by one', async () => {
+      let isReading = true;
+      const { add, end, statements, queue } = aQueue({ isReading: () => isReading });
+      const reads = [add('a', 'a'), add('b', 'b')];
+      await end(new NoRoomError());
+      await end(new NoRoomError());
+      await delay(100);
+      expect(statements).toHaveLength(2);
+      void add('c', 'another');
+      expect(statements).toEqual([['a'], ['b'], ['another']]);
+      isReading = false;
+      queue.begin();
+      expect(statements.slice(3)).toHaveLength(1);
+      await end();
+      expect(statements.slice(3)).toHaveLength(1);
+      await end();
+      expect(statements.slice(3).flat().sort()).toEqual(['a', 'b']);
+      await end();
+      await Promise.all(reads);
+    });
+
+    it('is refused after a while', async () => {
+      const { add, end } = aQueue({ isReading: () => true, lockWaitMs: 100 });
+      const read = add('a', 'a');
+      await end(new NoRoomError());
+      await expect(read).rejects.toThrow('Other reads took INFLIGHT_BYTES for over 100 ms');
+    });
   });
 
   describe('a request that comes upon a lock', () => {
