@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import net from 'node:net';
 import pg from 'pg';
 import { BinaryClient, type Parameter, Pieces, Statement } from '../src/database/binary-client.js';
+import { ReadMemory, type Reading } from '../src/request/read-memory.js';
 import { itMerging } from './support/app.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 
@@ -49,8 +50,14 @@ describe('BinaryClient', () => {
     return client;
   }
 
-  const binary = async (client: pg.Client, text: string, values: Parameter[] = [], name?: string) => {
-    const statement = new Statement(name, text, values);
+  const binary = async (
+    client: pg.Client,
+    text: string,
+    values: Parameter[] = [],
+    name?: string,
+    reading?: Reading,
+  ) => {
+    const statement = new Statement(name, text, values, undefined, undefined, reading);
     await new Promise<void>((resolve, reject) => {
       statement.callback = (error) => {
         if (error === null) resolve();
@@ -81,6 +88,19 @@ describe('BinaryClient', () => {
     const client = await connect({ stream: () => new PiecewiseSocket(bytes) });
     const rows = await binary(client, ROWS, PARAMETERS);
     expect(comparable(rows)).toEqual(comparable(expected));
+  });
+
+  it('counts the rows of a statement that may read so much, and of none after it, also when it failed', async () => {
+    const client = await connect();
+    const memory = new ReadMemory(1024 * KB, () => Infinity, { refused: () => undefined });
+    const large = "select repeat('x', 3000000)";
+    const reading = memory.begin();
+    await binary(client, large, [], undefined, reading);
+    expect(memory.totalBytes).toBeGreaterThan(3_000_000);
+    reading.end();
+    await expect(binary(client, 'select 1 / 0', [], undefined, memory.begin())).rejects.toThrow('division');
+    await client.query(large);
+    expect(memory.totalBytes).toBe(0);
   });
 
   it('gives each large field memory of its own, which no later statement writes to', async () => {

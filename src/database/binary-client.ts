@@ -188,7 +188,8 @@ export class Statement {
     this.callback?.(this.fault, this);
   }
 
-  handleError(error: Error): void {
+  handleError(error: Error, connection: Connection): void {
+    connection.reading = null;
     this.leavesDoubt = this.before !== '' && !this.isPrepared;
     this.callback?.(this.hasClosed ? this.fault : error);
   }

@@ -1,6 +1,6 @@
 import type { Caller } from '../request/caller.js';
 
-/** What a request came upon that lacked, so that it is sent again when it may be there. */
+/** What a request could not have; it is sent again later. */
 export type Need = 'lock' | 'memory';
 
 /** How a statement is to be carried out. */
