@@ -92,13 +92,17 @@ describe('BinaryClient', () => {
 
   it('counts the rows of a statement that may read so much, and of none after it, also when it failed', async () => {
     const client = await connect();
-    const memory = new ReadMemory(1024 * KB, () => Infinity, { refused: () => undefined });
+    const memory = new ReadMemory(1024 * KB, {
+      roomBytes: () => Infinity,
+      areAnswersHeld: () => false,
+      onRefused: () => undefined,
+    });
     const large = "select repeat('x', 3000000)";
-    const reading = memory.begin();
+    const reading = memory.begin('');
     await binary(client, large, [], undefined, reading);
     expect(memory.totalBytes).toBeGreaterThan(3_000_000);
     reading.end();
-    await expect(binary(client, 'select 1 / 0', [], undefined, memory.begin())).rejects.toThrow('division');
+    await expect(binary(client, 'select 1 / 0', [], undefined, memory.begin(''))).rejects.toThrow('division');
     await client.query(large);
     expect(memory.totalBytes).toBe(0);
   });

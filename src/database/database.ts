@@ -176,7 +176,7 @@ export class Database implements OnApplicationShutdown {
     const isolation = 'repeatable read, read only';
     return this.inTurn(SINGLE, thread, (mode) =>
       this.retry(() =>
-        this.read((reading) => this.attempt((query) => work(query, reading), mode, isolation)),
+        this.read(mode.tenant, (reading) => this.attempt((query) => work(query, reading), mode, isolation)),
       ),
     );
   }
@@ -187,12 +187,16 @@ export class Database implements OnApplicationShutdown {
   }
 
   /**
-   * What `Kind.run` is made of: runs a statement without waiting for a turn, and gives its rows as arrays. On the fast path
-   * a `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError, NoRoomError
+   * What `Kind.run` is made of: runs a statement in a turn of the tenant's, and gives its rows as arrays. On the fast path a
+   * `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError, NoRoomError
    */
-  async send<Row>(sql: string, values: Parameter[], maxBytes = Infinity): Promise<Row[]> {
+  async send<Row>(
+    sql: string,
+    values: Parameter[],
+    { tenant, maxBytes = Infinity }: { tenant: string; maxBytes?: number },
+  ): Promise<Row[]> {
     const { rows } = await this.retry(() =>
-      this.read((reading) =>
+      this.read(tenant, (reading) =>
         this.settings.fastPath
           ? this.run(new Statement(this.nameOf(sql), sql, values, maxBytes, this.before, reading))
           : this.sendPlainly(sql, values, maxBytes, reading),
@@ -219,8 +223,8 @@ export class Database implements OnApplicationShutdown {
     return answered;
   }
 
-  private async read<T>(work: (reading: Reading) => Promise<T>): Promise<T> {
-    const reading = this.inflight.reads.begin();
+  private async read<T>(tenant: string, work: (reading: Reading) => Promise<T>): Promise<T> {
+    const reading = this.inflight.reads.begin(tenant);
     try {
       return await work(reading);
     } finally {

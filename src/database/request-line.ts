@@ -5,6 +5,8 @@ export type Need = 'lock' | 'memory';
 
 /** How a statement is to be carried out. */
 export interface Mode {
+  /** Whose turn it is. */
+  tenant: string;
   /** It carries out several requests, so that it must not wait for what one of them alone is about. */
   isShared: boolean;
   /** How long it may wait for a lock, in milliseconds. */

@@ -319,10 +319,11 @@ export class RequestQueue {
 
   private run<Request>(
     kind: Kind<Request>,
-    { members, waitedFor }: Running<Request>,
+    { members, tenant, waitedFor }: Running<Request>,
   ): ReturnType<Kind<Request>['run']> {
     const { tracing } = this.options;
     const mode = {
+      tenant: tenant.name,
       isShared: members.length > 1,
       lockWaitMs: waitedFor === 'lock' ? PATIENT_LOCK_MS : LOCK_MS,
     };

@@ -50,8 +50,10 @@ export class Inflight {
     this.tenantBytes = tenantInflightBytes ?? (authModes.length > 0 ? inflightBytes / 2 : Infinity);
     this.grantBytes = (settings.minBytesPerSecond * PRESSED_RATE * SWEEP_MS) / 1000;
     this.bodies = new BodyMemory(settings, this.accounts, this.tenantBytes);
-    this.reads = new ReadMemory(inflightBytes, () => inflightBytes - this.answerBytes, {
-      refused: (bytes) => {
+    this.reads = new ReadMemory(inflightBytes, {
+      roomBytes: () => inflightBytes - this.answerBytes,
+      areAnswersHeld: (tenant) => this.areAnswersHeld(tenant),
+      onRefused: (bytes) => {
         this.expectedBytes = Math.max(this.expectedBytes, bytes);
       },
     });
@@ -176,7 +178,7 @@ export class Inflight {
       if (socket === undefined || socket.writableLength === 0) share.paceAt = 0;
       else {
         const written = socket.bytesWritten - socket.writableLength;
-        const isHeld = this.areAnswersHeld(share);
+        const isHeld = this.areAnswersHeld(share.account.tenant);
         this.pace(share, written, share.answerBytes, isHeld, isHeld ? PRESSED_RATE : 1, now);
       }
     }
@@ -202,8 +204,9 @@ export class Inflight {
     request.socket.destroy();
   }
 
-  private areAnswersHeld({ account }: Share): boolean {
-    return this.sharedBytes >= this.settings.inflightBytes || account.answerBytes >= this.tenantBytes;
+  private areAnswersHeld(tenant: string): boolean {
+    const ownBytes = this.accounts.get(tenant)?.answerBytes ?? 0;
+    return this.sharedBytes >= this.settings.inflightBytes || ownBytes >= this.tenantBytes;
   }
 }
 

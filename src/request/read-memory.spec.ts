@@ -5,15 +5,21 @@ const MIB = 1024 * 1024;
 describe('the memory of reads', () => {
   let room: number;
   let refused: number[];
+  let held: string;
   let memory: ReadMemory;
   beforeEach(() => {
     room = 16 * MIB;
     refused = [];
-    memory = new ReadMemory(64 * MIB, () => room, { refused: (bytes) => refused.push(bytes) });
+    held = '';
+    memory = new ReadMemory(64 * MIB, {
+      roomBytes: () => room,
+      areAnswersHeld: (tenant) => tenant === held,
+      onRefused: (bytes) => refused.push(bytes),
+    });
   });
 
   it('counts what large reads took, and nothing of small ones', () => {
-    const [small, large] = [memory.begin(), memory.begin()];
+    const [small, large] = [memory.begin('a'), memory.begin('a')];
     expect(small.take(MIB)).toBe(true);
     expect(memory.totalBytes).toBe(0);
     expect(large.take(MIB)).toBe(true);
@@ -27,7 +33,7 @@ describe('the memory of reads', () => {
   });
 
   it('is for the oldest read, however much it takes, and refuses the others for good what they have', () => {
-    const [oldest, other, small] = [memory.begin(), memory.begin(), memory.begin()];
+    const [oldest, other, small] = [memory.begin('a'), memory.begin('a'), memory.begin('a')];
     expect([oldest.take(2 * MIB), other.take(10 * MIB), oldest.take(9 * MIB)]).toEqual([true, true, true]);
     expect(other.take(1)).toBe(false);
     expect(refused).toEqual([10 * MIB + 1]);
@@ -41,15 +47,23 @@ describe('the memory of reads', () => {
   });
 
   it('is the next one’s when the oldest read has ended', () => {
-    const [oldest, next] = [memory.begin(), memory.begin()];
+    const [oldest, next] = [memory.begin('a'), memory.begin('a')];
     oldest.take(8 * MIB);
     next.take(8 * MIB);
     oldest.end();
     expect(next.take(100 * MIB)).toBe(true);
   });
 
+  it('is not for the oldest read either when answers take what they may, unless there is room', () => {
+    const [of, ofOther] = [memory.begin('held'), memory.begin('a')];
+    held = 'held';
+    expect(of.take(16 * MIB)).toBe(true);
+    expect(of.take(1)).toBe(false);
+    expect(ofOther.take(100 * MIB)).toBe(true);
+  });
+
   it('is less by what answers take', () => {
-    const [oldest, next] = [memory.begin(), memory.begin()];
+    const [oldest, next] = [memory.begin('a'), memory.begin('a')];
     oldest.take(2 * MIB);
     room = 3 * MIB;
     expect(next.take(2 * MIB)).toBe(false);

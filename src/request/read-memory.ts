@@ -7,7 +7,9 @@ export class NoRoomError extends Error {}
 
 /**
  * The bytes of the rows that reads under way have taken from the database. Over what `roomBytes` gives only the oldest of
- * the large reads goes on, so that there is always one that comes to its end; the others give back what they have.
+ * the large reads goes on, so that there is always one that comes to its end; the others give back what they have. Nor does
+ * the oldest go on while answers take all that they may: otherwise one after the other would be the oldest, and would leave
+ * an answer that nobody takes.
  */
 export class ReadMemory {
   /** The large ones, the oldest first. */
@@ -18,23 +20,29 @@ export class ReadMemory {
 
   constructor(
     inflightBytes: number,
-    private readonly roomBytes: () => number,
-    private readonly observer: { refused: (bytes: number) => void },
+    private readonly options: {
+      roomBytes: () => number;
+      areAnswersHeld: (tenant: string) => boolean;
+      /** Is told of a read that is to begin again, and what it had taken. */
+      onRefused: (bytes: number) => void;
+    },
   ) {
     this.freeBytes = Math.min(FREE_BYTES, inflightBytes * FREE_SHARE);
   }
 
-  begin(): Reading {
-    return new Reading(this);
+  begin(tenant: string): Reading {
+    return new Reading(this, tenant);
   }
 
   /** Returns whether there is room for so many more bytes of it. */
   add(reading: Reading, bytes: number): boolean {
     this.readings.add(reading);
     this.totalBytes += bytes;
+    const { roomBytes, areAnswersHeld, onRefused } = this.options;
     const [oldest] = this.readings;
-    if (reading === oldest || this.totalBytes <= this.roomBytes()) return true;
-    this.observer.refused(reading.bytes);
+    if (this.totalBytes <= roomBytes() || (reading === oldest && !areAnswersHeld(reading.tenant)))
+      return true;
+    onRefused(reading.bytes);
     return false;
   }
 
@@ -48,7 +56,10 @@ export class Reading {
   bytes = 0;
   private state: 'open' | 'refused' | 'ended' = 'open';
 
-  constructor(private readonly memory: ReadMemory) {}
+  constructor(
+    private readonly memory: ReadMemory,
+    readonly tenant: string,
+  ) {}
 
   get isLarge(): boolean {
     return this.bytes > this.memory.freeBytes;

@@ -51,7 +51,8 @@ export class CheckpointRepository {
       merge: MERGE,
       run: async (stores, mode) => {
         const { sql, parameters } = statement.of(stores, mode);
-        const busy = new Set((await this.database.send<[StoredThreadId]>(sql, parameters)).map(([id]) => id));
+        const rows = await this.database.send<[StoredThreadId]>(sql, parameters, mode);
+        const busy = new Set(rows.map(([id]) => id));
         return busy.size === 0 ? undefined : new Set(stores.filter((store) => busy.has(threadOf(store))));
       },
     };

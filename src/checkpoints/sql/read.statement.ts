@@ -25,7 +25,11 @@ export interface Asked {
 }
 
 /** Runs a statement, and gives its rows as arrays. */
-type Send = (sql: string, parameters: Parameter[], maxBytes: number) => Promise<Row[]>;
+type Send = (
+  sql: string,
+  parameters: Parameter[],
+  of: { tenant: string; maxBytes: number },
+) => Promise<Row[]>;
 
 /** In bytes: what a page may take that has more than one checkpoint, and what a single one may. */
 interface Limits {
@@ -87,16 +91,16 @@ export class ReadStatements {
     const { pageBytes } = this.limits;
     let expectedBytes = FIRST_BYTES;
     return {
-      run: async (reads) => {
+      run: async (reads, { tenant }) => {
         if (reads.length === 1) {
           expectedBytes = Math.max(
-            await this.readOne(parts, sql, reads as [Asked], true),
+            await this.readOne(tenant, parts, sql, reads as [Asked], true),
             expectedBytes * NEXT_SHARE,
           );
           return;
         }
         try {
-          const rows = await this.send(sql, columnsOf(reads), pageBytes);
+          const rows = await this.send(sql, columnsOf(reads), { tenant, maxBytes: pageBytes });
           const { longest, isCut } = fill(parts, reads, rows);
           if (isCut) throw new TooManyBytesError();
           expectedBytes = Math.max(longest, expectedBytes * NEXT_SHARE);
@@ -113,17 +117,24 @@ export class ReadStatements {
 
   private singleKind({ parts }: ReadForm, sql: string): Kind<Asked> {
     return {
-      run: async (reads) => {
-        for (const asked of reads) await this.readOne(parts, sql, [asked], false);
+      run: async (reads, { tenant }) => {
+        for (const asked of reads) await this.readOne(tenant, parts, sql, [asked], false);
       },
     };
   }
 
   /** Returns how long the answer is. @throws LimitExceededError */
-  private async readOne(parts: TuplePart[], sql: string, read: [Asked], isMerged: boolean): Promise<number> {
+  private async readOne(
+    tenant: string,
+    parts: TuplePart[],
+    sql: string,
+    read: [Asked],
+    isMerged: boolean,
+  ): Promise<number> {
     const { tupleBytes } = this.limits;
     try {
-      const rows = await this.send(sql, isMerged ? columnsOf(read) : read[0].values, tupleBytes);
+      const values = isMerged ? columnsOf(read) : read[0].values;
+      const rows = await this.send(sql, values, { tenant, maxBytes: tupleBytes });
       return fill(parts, read, rows).longest;
     } catch (error) {
       if (error instanceof TooManyBytesError) {
