@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import net from 'node:net';
 import pg from 'pg';
 import { BinaryClient, type Parameter, Pieces, Statement } from '../src/database/binary-client.js';
-import { ReadMemory, type Reading } from '../src/request/read-memory.js';
+import { NoRoomError, ReadMemory, type Reading } from '../src/request/read-memory.js';
 import { itMerging } from './support/app.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 
@@ -89,6 +89,21 @@ describe('BinaryClient', () => {
     const rows = await binary(client, ROWS, PARAMETERS);
     expect(comparable(rows)).toEqual(comparable(expected));
   });
+
+  it.each([1, 3, 7, 1000, 65_537])(
+    'forgets rows for which there is no memory, which arrive in pieces of %i bytes',
+    async (bytes) => {
+      const client = await connect({ stream: () => new PiecewiseSocket(bytes) });
+      const memory = new ReadMemory(64 * KB, {
+        roomBytes: () => 0,
+        areAnswersHeld: () => true,
+        onRefused: () => undefined,
+      });
+      const few = [`{${SIZES.map((_, n) => n).join()}}`, `{${SIZES.join()}}`];
+      await expect(binary(client, ROWS, few, undefined, memory.begin(''))).rejects.toThrow(NoRoomError);
+      expect(comparable(await binary(client, ROWS, PARAMETERS))).toEqual(comparable(expected));
+    },
+  );
 
   it('counts the rows of a statement that may read so much, and of none after it, also when it failed', async () => {
     const client = await connect();

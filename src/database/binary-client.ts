@@ -329,11 +329,6 @@ class Messages {
   ) {}
 
   read(bytes: Buffer): void {
-    if (this.lost > 0) {
-      const lost = Math.min(this.lost, bytes.length);
-      this.lost -= lost;
-      bytes = bytes.subarray(lost);
-    }
     while (this.begun !== null) {
       const copied = bytes.copy(this.begun, this.come);
       this.come += copied;
@@ -344,6 +339,10 @@ class Messages {
       if (lengthOf(message, 0) > message.length) this.begin(message);
       else this.whole(message, true);
     }
+    // Also of a row whose header alone had begun.
+    const lost = Math.min(this.lost, bytes.length);
+    this.lost -= lost;
+    bytes = bytes.subarray(lost);
     const read = this.whole(bytes);
     if (read < bytes.length) this.begin(bytes.subarray(read));
   }
