@@ -246,6 +246,25 @@ describe('memory that one takes from the others', () => {
     SLOW_MS,
   );
 
+  it('a read does not wait for a slow statement because an answer was large a while ago', async () => {
+    await start({ AUTH_MODE: 'none', INFLIGHT_BYTES: String(4 * MIB), QUEUE_WAIT_MS: '60000' });
+    await app.post('put', tupleOf('large', randomBytes(3 * MIB)));
+    const metadata = { a: Array.from({ length: 90_000 }, () => [1]) };
+    await app.post('put', aPut({ thread_id: 'slow', metadata }));
+    await app.database.sql(`
+      insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata)
+      select thread_id, checkpoint_ns, n, checkpoint, metadata
+        from checkpoints, generate_series(1, 500) as n
+       where thread_id = 'slow'`);
+    const slow = app.post('list', { thread_id: 'slow', filter_metadata: { a: [[2], [3], [4], [5]] } });
+    await delay(500);
+    await app.post('get-tuple', { thread_id: 'large' });
+    const read = app.post('get-tuple', { thread_id: 'large' }).then(({ status }) => status);
+    const { status } = await Promise.race([slow, read.then((other) => ({ status: `the read: ${other}` }))]);
+    expect(status).toBe('the read: 200');
+    expect((await slow).status).toBe(200);
+  });
+
   it.each([
     { what: 'a body', isSlow: true },
     { what: 'a body that is fast enough', isSlow: false },

@@ -26,7 +26,7 @@ const PRESSED_RATE = 8;
 export class Inflight {
   private static readonly known = new WeakMap<Settings, Inflight>();
 
-  /** Called when an answer has left, and `holdsAnswers` may no longer hold. */
+  /** Called when `holdsAnswers` may no longer hold: an answer has left, or it is a while ago that one was large. */
   onRoom: () => void = () => undefined;
   readonly reads: ReadMemory;
   private readonly bodies: BodyMemory;
@@ -162,6 +162,7 @@ export class Inflight {
   private sweep(): void {
     const now = performance.now();
     this.expectedBytes /= 2;
+    this.onRoom();
     for (const share of this.bodies) {
       const { arrivedBytes } = share;
       if (!share.isReading || share.waiting !== null) share.paceAt = 0;
