@@ -102,6 +102,40 @@ it(
 );
 
 it(
+  '20 histories of 40 MiB that are read at once are answered, in less than 2400 MiB',
+  async () => {
+    await start({
+      INFLIGHT_BYTES: String(64 * MIB),
+      QUEUE_WAIT_MS: '150000',
+      DATABASE_POOL_MAX: '20',
+    });
+    const threads = Array.from({ length: 20 }, (_, n) => `thread-${n}`);
+    const [source_thread_id = '', ...copies] = threads;
+    const [parent_checkpoint_id, checkpoint_id] = ['1', '2'];
+    const key = { thread_id: source_thread_id, checkpoint_id: parent_checkpoint_id };
+    await service.post('put', aPut(key));
+    await service.post('put', aPut({ ...key, checkpoint_id, parent_checkpoint_id }));
+    const blob = base64(Buffer.alloc(10 * MIB, 7));
+    for (let idx = 0; idx < 4; idx += 1) {
+      const writes = [{ task_id: 'task', idx, channel: 'a', type: 't', blob }];
+      expect((await service.post('put-writes', { ...key, writes })).status).toBe(204);
+    }
+    for (const target_thread_id of copies)
+      await service.post('copy-thread', { source_thread_id, target_thread_id });
+    const answers = await Promise.all(
+      threads.map(async (thread_id) => {
+        const { status, json } = await service.post('delta-channel-history', { thread_id, channels: ['a'] });
+        return [status, json.a.writes.filter((write: { blob: string }) => write.blob === blob).length];
+      }),
+    );
+    expect(answers).toEqual(threads.map(() => [200, 4]));
+    const peak = peakBytes();
+    if (peak !== null) expect(peak).toBeLessThan(2400 * MIB);
+  },
+  SLOW_MS,
+);
+
+it(
   'several processes cut off a client that is slow, too',
   async () => {
     await start({ WORKERS: '2', HEADERS_TIMEOUT_MS: '300', STALL_TIMEOUT_MS: '300' });

@@ -211,30 +211,56 @@ function asItIs(value: unknown): Buffer | string | null {
   return value as Buffer | string | null;
 }
 
-type ArrayQueryConfig = QueryConfig & { rowMode: 'array' };
-
 /** Of pg's class its types say nothing. */
 interface RowQuery {
-  handleDataRow(message: { length: number }): void;
+  _result: { rows: unknown[] };
+  /** What the callback gets in place of the rows, once all of them have come. */
+  _canceledDueToError: Error | false;
+  submit(connection: Connection): Error | null;
+  handleDataRow(message: { length: number; isCounted?: boolean }): void;
+  handleReadyForQuery(connection: Connection): void;
+  handleError(error: Error, connection: Connection): void;
 }
 
-/** What `Statement` does with its `maxBytes` and `reading`, for clients of pg as it comes. */
-export class BoundedQuery extends (Query as unknown as new (config: ArrayQueryConfig) => RowQuery) {
+/** What `Statement` does with its `maxBytes` and `reading`, for pg's own results and for clients of pg as it comes. */
+export class BoundedQuery extends (Query as unknown as new (
+  config: QueryConfig & { rowMode?: 'array' },
+) => RowQuery) {
   bytes = 0;
-  fault: Error | null = null;
 
   constructor(
-    config: ArrayQueryConfig,
+    config: QueryConfig & { rowMode?: 'array' },
     readonly maxBytes: number,
     readonly reading: Reading,
   ) {
     super(config);
   }
 
-  override handleDataRow(message: { length: number }): void {
-    this.bytes += message.length;
-    this.fault = reasonToDrop(this, { length: message.length, isCounted: false });
-    if (this.fault === null) super.handleDataRow(message);
+  override submit(connection: Connection): Error | null {
+    connection.reading = this.reading;
+    return super.submit(connection);
+  }
+
+  override handleDataRow(message: { length: number; isCounted?: boolean }): void {
+    if (this._canceledDueToError !== false) return;
+    const { length, isCounted = false } = message;
+    this.bytes += length;
+    const fault = reasonToDrop(this, { length, isCounted });
+    if (fault === null) super.handleDataRow(message);
+    else {
+      this._result.rows = [];
+      this._canceledDueToError = fault;
+    }
+  }
+
+  override handleReadyForQuery(connection: Connection): void {
+    connection.reading = null;
+    super.handleReadyForQuery(connection);
+  }
+
+  override handleError(error: Error, connection: Connection): void {
+    connection.reading = null;
+    super.handleError(error, connection);
   }
 }
 

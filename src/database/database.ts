@@ -171,13 +171,10 @@ export class Database implements OnApplicationShutdown {
     );
   }
 
-  /** Runs statements that read from one snapshot, and count with `reading` what they keep. */
-  snapshot<T>(thread: string, work: (query: Query, reading: Reading) => Promise<T>): Promise<T> {
-    const isolation = 'repeatable read, read only';
+  /** Runs statements that read from one snapshot, and whose rows count until the end. @throws TooManyBytesError, NoRoomError */
+  snapshot<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
     return this.inTurn(SINGLE, thread, (mode) =>
-      this.retry(() =>
-        this.read(mode.tenant, (reading) => this.attempt((query) => work(query, reading), mode, isolation)),
-      ),
+      this.retry(() => this.read(mode.tenant, (reading) => this.attempt(work, mode, reading))),
     );
   }
 
@@ -217,10 +214,9 @@ export class Database implements OnApplicationShutdown {
     reading: Reading,
   ): Promise<Answered> {
     // A bytea comes as hexadecimal text, twice as long.
-    const query = new BoundedQuery({ ...this.queryOf(sql, values), rowMode: 'array' }, 2 * maxBytes, reading);
-    const answered = await this.run(query);
-    if (query.fault !== null) throw query.fault;
-    return answered;
+    return this.run(
+      new BoundedQuery({ ...this.queryOf(sql, values), rowMode: 'array' }, 2 * maxBytes, reading),
+    );
   }
 
   private async read<T>(tenant: string, work: (reading: Reading) => Promise<T>): Promise<T> {
@@ -290,10 +286,10 @@ export class Database implements OnApplicationShutdown {
 
   private async isUsableAfter(error: unknown, client: PoolClient, statement?: Asked): Promise<boolean> {
     const fault = faultOf(error);
-    if (error instanceof TooManyBytesError || error instanceof NoRoomError) {
-      return !(statement instanceof Statement && statement.hasClosed);
-    }
-    const isLeft = leavesSession(fault) && !(statement instanceof Statement && statement.leavesDoubt);
+    const isWhole = error instanceof TooManyBytesError || error instanceof NoRoomError;
+    if (isWhole && statement instanceof Statement) return !statement.hasClosed;
+    const isLeft =
+      isWhole || (leavesSession(fault) && !(statement instanceof Statement && statement.leavesDoubt));
     if (!isLeft) {
       if (!isAnswer(fault) && writes(statement)) this.watchdog.lose(client);
       return false;
@@ -305,15 +301,16 @@ export class Database implements OnApplicationShutdown {
   private async attempt<T>(
     work: (query: Query) => Promise<T>,
     { lockWaitMs }: Mode,
-    isolation = 'read committed',
+    reading: Reading | null = null,
   ): Promise<T> {
     const client = await this.pool.connect();
     let isUsable = false;
     /** What the last statement was refused with. Other errors are ours, and the connection is as good as before. */
     let refusal: unknown = null;
-    const ask = async (sql: string, values?: unknown[]) => {
+    const ask = async (text: string, values?: unknown[]) => {
       try {
-        return await client.query(sql, values);
+        const query = { text, values };
+        return await this.ask(client, reading === null ? query : new BoundedQuery(query, Infinity, reading));
       } catch (error) {
         refusal = error;
         throw error;
@@ -321,6 +318,7 @@ export class Database implements OnApplicationShutdown {
     };
     try {
       const before = this.before === '' ? '' : `${this.before};`;
+      const isolation = reading === null ? 'read committed' : 'repeatable read, read only';
       await ask(`begin isolation level ${isolation}; ${before} set local lock_timeout = ${lockWaitMs}`);
       const result = await work(async (sql, values) => (await ask(sql, values)).rows as never);
       await ask('commit');

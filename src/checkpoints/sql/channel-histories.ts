@@ -1,6 +1,5 @@
 import type { Query } from '../../database/database.js';
 import { DatabaseUnavailableError, LimitExceededError } from '../../errors/errors.js';
-import { NoRoomError, type Reading } from '../../request/read-memory.js';
 import type { ChannelHistory, HistoryWrite } from '../domain/checkpoint.js';
 import { checkpointBy, hasNoValue, STORED_VALUES } from './delta-chain.js';
 import { fromJsonb } from './jsonb-text.js';
@@ -64,7 +63,7 @@ interface Step {
 /**
  * Reads the histories in steps along the parents, from one snapshot: `query` is of a transaction that has one. In Postgres a
  * step takes memory for its ancestors' ids and one document, whatever the length of the chain; here the answer grows up to its
- * limit. @throws LimitExceededError, DatabaseUnavailableError, NoRoomError
+ * limit. @throws LimitExceededError, DatabaseUnavailableError, what `query` throws
  */
 export class ChannelHistories {
   private readonly began = performance.now();
@@ -74,7 +73,7 @@ export class ChannelHistories {
   private rows = 0;
 
   constructor(
-    private readonly by: { query: Query; reading: Reading },
+    private readonly query: Query,
     private readonly tables: Tables,
     private readonly of: HistoriesOf,
     private readonly limits: HistoryLimits,
@@ -113,7 +112,7 @@ export class ChannelHistories {
              limit 1)`;
     const at = (id: string, columns: string) => checkpointBy(this.tables, columns, '$1', '$2', id);
     const link = 'found.checkpoint_id, found.parent_checkpoint_id';
-    return this.by.query<AncestorRow>(
+    return this.query<AncestorRow>(
       `with recursive ancestor as (
          select 1 as n, found.* from (${at(first, link)}) as found
           union all
@@ -179,7 +178,7 @@ export class ChannelHistories {
                             where thread_id = $1 and checkpoint_ns = $2 and channel = s.channel
                               and version = stored.channel_versions ->> s.channel and type <> 'empty'
                             limit 1) as b on true`;
-    const [sum, ...rows] = await this.by.query<PartRow>(
+    const [sum, ...rows] = await this.query<PartRow>(
       // The bytes first, of which blobs need not be read: what is over the limit is not.
       `with total as materialized (
          select coalesce(pg_catalog.sum(${WRITE_BYTES} + coalesce(pg_catalog.octet_length(blob), 0) / 3 * 4
@@ -207,7 +206,6 @@ export class ChannelHistories {
       throw new LimitExceededError('The answer', 'TUPLE_LIMIT_BYTES', this.limits.bytes);
     }
     this.count(sum?.rows ?? 0);
-    if (!this.by.reading.take(sum?.bytes ?? 0)) throw new NoRoomError();
     this.add(rows, ids);
   }
 

@@ -1,12 +1,13 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { Settings } from '../../config/env.js';
+import { TooManyBytesError } from '../../database/binary-client.js';
 import { Database } from '../../database/database.js';
 import { sqlStateOf } from '../../database/faults.js';
 import type { Kind } from '../../database/request-queue.js';
 import { Metrics } from '../../observability/metrics/metrics.js';
 import { ChannelHistories, type HistoriesOf, type HistoryLimits } from './channel-histories.js';
-import { UnstorableDocumentError } from '../../errors/errors.js';
+import { LimitExceededError, UnstorableDocumentError } from '../../errors/errors.js';
 import type {
   CheckpointFilter,
   CheckpointKey,
@@ -118,9 +119,15 @@ export class CheckpointRepository {
    * @throws LimitExceededError
    */
   async findChannelHistories(of: HistoriesOf, limits: HistoryLimits): Promise<Map<string, ChannelHistory>> {
-    return this.database.snapshot(of.threadId, (query, reading) =>
-      new ChannelHistories({ query, reading }, this.tables, of, limits).read(),
-    );
+    try {
+      return await this.database.snapshot(of.threadId, (query) =>
+        new ChannelHistories(query, this.tables, of, limits).read(),
+      );
+    } catch (error) {
+      // Postgres breaks Base64 into lines, and so one value is over the limit that the answer is not.
+      if (!(error instanceof TooManyBytesError)) throw error;
+      throw new LimitExceededError('The answer', 'TUPLE_LIMIT_BYTES', limits.bytes);
+    }
   }
 }
 
