@@ -121,6 +121,18 @@ describe('histories of long chains', () => {
     expect(await history(['log'], idOf(12_000))).toMatchObject(limited);
   });
 
+  it('with a value that the line breaks of its Base64 make too long leave no transaction open', async () => {
+    await chain(2);
+    const blob = base64(Buffer.alloc(0.745 * MIB));
+    const writes = [aWrite({ channel: 'log', blob })];
+    await app.post('put-writes', aPutWrites({ thread_id, checkpoint_id: idOf(1), writes }));
+    expect([200, 413]).toContain((await history(['log'])).status);
+    const open = await app.database.sql(
+      `select from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'`,
+    );
+    expect(open).toEqual([]);
+  });
+
   it('are kept by prune, however many names the metadata has', async () => {
     const counters = Object.fromEntries(
       Array.from({ length: 50_000 }, (_, n) => [`channel number ${n}`, [1, 1]]),
