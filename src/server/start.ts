@@ -8,7 +8,6 @@ import { budgetOf, inspectServer, type Server } from '../database/server.js';
 import { createLogger, logWarnings } from '../observability/logging.js';
 import { MetricsServer } from '../observability/metrics/metrics-server.js';
 import { Metrics } from '../observability/metrics/metrics.js';
-import { serve } from './serve.js';
 
 /**
  * Serves, by the settings of the environment, until the process is told to stop. Resolves with the exit code.
@@ -74,6 +73,8 @@ async function serveUntilStopped(settings: Settings, logger: Logger): Promise<vo
         await workers.end();
       }
     } else {
+      // Two thirds of what a start takes: not before it is known that there is something to serve, nor beside workers.
+      const { serve } = await import('./serve.js');
       await serve(settings, database.url, logger, {
         open: async (app) => {
           await serveMetrics(() => app.get(Metrics).scrape());

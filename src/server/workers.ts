@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Settings } from '../config/env.js';
-import { BACKLOG } from '../http/pipeline/exact-routes.js';
+import { BACKLOG } from '../http/connections/backlog.js';
 import type { MetricSnapshot } from '../observability/metrics/instruments.js';
 import type { Metrics } from '../observability/metrics/metrics.js';
 import { MetricsSum } from '../observability/metrics/sum.js';

@@ -4,10 +4,8 @@ import type { RequestHandler } from '@nestjs/common/internal';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { answer } from './answer.js';
 import { operationOf, type Operations } from './operations.js';
+import { BACKLOG } from '../connections/backlog.js';
 import { answerProblem } from '../problems/problem.filter.js';
-
-/** Connections that may wait to be accepted: with Node's 511, some are lost when thousands of agents come at once. */
-export const BACKLOG = 4096;
 
 /** What passes a request on, as Express's middleware does. */
 export type Middleware = (
