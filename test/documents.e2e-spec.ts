@@ -230,7 +230,8 @@ describe('with the limits as they come', () => {
     const look = () => {
       try {
         const [, kilobytes] = /RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${row?.pid}/status`, 'utf8')) ?? [];
-        most = Math.max(most ?? 0, Number(kilobytes) / 1024);
+        // One that has ended has none.
+        if (kilobytes !== undefined) most = Math.max(most ?? 0, Number(kilobytes) / 1024);
       } catch {
         // another machine's
       }
