@@ -45,7 +45,7 @@ describe('get-tuple', () => {
   it('gives large blobs and writes back to those who stored them, whatever else is stored and read meanwhile', async () => {
     const lengths = [65_535, 65_536, 196_608, 196_609, 300_000, 1_000_000];
     const agent = async (thread_id: string) => {
-      for (let round = 0; round < 4; round += 1) {
+      for (let round = 0; round < 2; round += 1) {
         const values = lengths.map((length) => base64(randomBytes(length)));
         const channel_versions = Object.fromEntries(values.map((_, at) => [`é${at}`, `${round}`]));
         const blobs = values.map((blob, at) => ({ channel: `é${at}`, version: `${round}`, type: 't', blob }));
@@ -65,7 +65,7 @@ describe('get-tuple', () => {
         expect(tuple.blobs).toEqual(expect.arrayContaining(blobs));
       }
     };
-    await Promise.all(Array.from({ length: 6 }, () => agent(aThread())));
+    await Promise.all(Array.from({ length: 4 }, () => agent(aThread())));
   });
 
   describe('include', () => {
