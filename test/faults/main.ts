@@ -5,6 +5,7 @@
  *   --minutes N     a soak: the faults spread over so many minutes of one load, with samples of memory and latency
  *   --only NAME     the faults whose name has this in it
  *   --agents N      how many (32)
+ *   --wait SECONDS  how long a fault lasts at least (3)
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -21,10 +22,11 @@ const { values: options } = parseArgs({
     minutes: { type: 'string' },
     only: { type: 'string' },
     agents: { type: 'string', default: '32' },
+    wait: { type: 'string', default: '3' },
   },
 });
 const AGENTS = Number(options.agents);
-const WAIT_MS = 3000;
+const WAIT_MS = Number(options.wait) * 1000;
 const SAMPLE_MS = 10_000;
 /** A run that takes so much longer than it should hangs. */
 const LIMIT_MS = (10 + 2 * Number(options.minutes ?? 0)) * 60_000;
