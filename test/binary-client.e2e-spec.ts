@@ -100,7 +100,9 @@ describe('BinaryClient', () => {
         onRefused: () => undefined,
       });
       const few = [`{${SIZES.map((_, n) => n).join()}}`, `{${SIZES.join()}}`];
-      await expect(binary(client, ROWS, few, undefined, memory.begin(''))).rejects.toThrow(NoRoomError);
+      await expect(
+        binary(client, ROWS, few, undefined, memory.begin({ tenant: '', since: 0 })),
+      ).rejects.toThrow(NoRoomError);
       expect(comparable(await binary(client, ROWS, PARAMETERS))).toEqual(comparable(expected));
     },
   );
@@ -113,11 +115,13 @@ describe('BinaryClient', () => {
       onRefused: () => undefined,
     });
     const large = "select repeat('x', 3000000)";
-    const reading = memory.begin('');
+    const reading = memory.begin({ tenant: '', since: 0 });
     await binary(client, large, [], undefined, reading);
     expect(memory.totalBytes).toBeGreaterThan(3_000_000);
     reading.end();
-    await expect(binary(client, 'select 1 / 0', [], undefined, memory.begin(''))).rejects.toThrow('division');
+    await expect(
+      binary(client, 'select 1 / 0', [], undefined, memory.begin({ tenant: '', since: 0 })),
+    ).rejects.toThrow('division');
     await client.query(large);
     expect(memory.totalBytes).toBe(0);
   });

@@ -71,7 +71,7 @@ describe('the statement of stores', () => {
     await inSession(async (client) => {
       await lock(client, busy);
       const { sql, parameters } = statement.of([...all(busy), ...all(free), ...all(alsoFree)], {
-        ...{ tenant: '', isShared: true, lockWaitMs: 60_000 },
+        ...{ tenant: '', since: 0, isShared: true, lockWaitMs: 60_000 },
       });
       expect(await app.database.sql(sql, parameters)).toEqual([{ id: busy }]);
     });
@@ -89,7 +89,7 @@ describe('the statement of stores', () => {
   ])('gives up when %s is locked for longer than it may wait, and leaves nothing behind', async (_, hold) => {
     const thread = aThread();
     const { sql, parameters } = statement.of(all(thread), {
-      ...{ tenant: '', isShared: false, lockWaitMs: 100 },
+      ...{ tenant: '', since: 0, isShared: false, lockWaitMs: 100 },
     });
     await inSession(async (client) => {
       await hold(client, thread);

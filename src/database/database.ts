@@ -103,7 +103,7 @@ export class Database implements OnApplicationShutdown {
       merge: settings.fastPath && settings.databasePrepared,
       isHeld: (running) => inflight.holdsAnswers(running),
       isTenantHeld: (tenant, running) => inflight.holdsAnswersOf(tenant, running),
-      isReading: () => inflight.reads.totalBytes > 0,
+      isReading: (since) => inflight.reads.hasOlder(since),
       observer: {
         waited: (milliseconds) => {
           metrics.queueWait.observe(milliseconds / 1000);
@@ -174,7 +174,7 @@ export class Database implements OnApplicationShutdown {
   /** Runs statements that read from one snapshot, and whose rows count until the end. @throws TooManyBytesError, NoRoomError */
   snapshot<T>(thread: string, work: (query: Query) => Promise<T>): Promise<T> {
     return this.inTurn(SINGLE, thread, (mode) =>
-      this.retry(() => this.read(mode.tenant, (reading) => this.attempt(work, mode, reading))),
+      this.retry(() => this.read(mode, (reading) => this.attempt(work, mode, reading))),
     );
   }
 
@@ -187,13 +187,9 @@ export class Database implements OnApplicationShutdown {
    * What `Kind.run` is made of: runs a statement in a turn of the tenant's, and gives its rows as arrays. On the fast path a
    * `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError, NoRoomError
    */
-  async send<Row>(
-    sql: string,
-    values: Parameter[],
-    { tenant, maxBytes = Infinity }: { tenant: string; maxBytes?: number },
-  ): Promise<Row[]> {
+  async send<Row>(sql: string, values: Parameter[], mode: Mode, maxBytes = Infinity): Promise<Row[]> {
     const { rows } = await this.retry(() =>
-      this.read(tenant, (reading) =>
+      this.read(mode, (reading) =>
         this.settings.fastPath
           ? this.run(new Statement(this.nameOf(sql), sql, values, maxBytes, this.before, reading))
           : this.sendPlainly(sql, values, maxBytes, reading),
@@ -219,8 +215,8 @@ export class Database implements OnApplicationShutdown {
     );
   }
 
-  private async read<T>(tenant: string, work: (reading: Reading) => Promise<T>): Promise<T> {
-    const reading = this.inflight.reads.begin(tenant);
+  private async read<T>(mode: Mode, work: (reading: Reading) => Promise<T>): Promise<T> {
+    const reading = this.inflight.reads.begin(mode);
     try {
       return await work(reading);
     } finally {

@@ -7,6 +7,8 @@ export type Need = 'lock' | 'memory';
 export interface Mode {
   /** Whose turn it is. */
   tenant: string;
+  /** When it began, or its request was first to be sent again, as `performance.now()` has it. */
+  since: number;
   /** It carries out several requests, so that it must not wait for what one of them alone is about. */
   isShared: boolean;
   /** How long it may wait for a lock, in milliseconds. */
@@ -73,8 +75,8 @@ export interface Shares {
   mayBegin: (tenant: Tenant, isStore: boolean) => boolean;
   /** … for one more that is known to wait for a lock. */
   mayWait: (tenant: Tenant) => boolean;
-  /** … for a read that found no memory for its rows. */
-  mayRead: () => boolean;
+  /** … for a read that found no memory for its rows at that time. */
+  mayRead: (since: number) => boolean;
   /** Whether a statement of its own failed lately, so that it shares none with other tenants. */
   isSuspect: (tenant: Tenant) => boolean;
 }
@@ -275,12 +277,12 @@ export class Line<Request> {
     let tries = Infinity;
     for (const group of this.again) {
       const { at, tenant, members, waitsFor, isDue } = group;
-      const [{ tries: own }] = members as [Waiting<Request>];
+      const [{ tries: own, againSince }] = members as [Waiting<Request>];
       const isBehind =
         first !== null &&
         (tenant.turns > first.tenant.turns || (tenant.turns === first.tenant.turns && own >= tries));
       if (!isDue || isBehind || !this.mayBegin(tenant)) continue;
-      if (this.mayBeSent(waitsFor, tenant)) {
+      if (this.mayBeSent(waitsFor, tenant, againSince ?? 0)) {
         first = { at, tenant, from: group };
         tries = own;
       }
@@ -291,9 +293,9 @@ export class Line<Request> {
     return first !== null && first.tenant.turns <= tenant.turns ? first : { at: turn.at, tenant, from: turn };
   }
 
-  private mayBeSent(waitsFor: Need | null, tenant: Tenant): boolean {
+  private mayBeSent(waitsFor: Need | null, tenant: Tenant, since: number): boolean {
     if (waitsFor === 'lock') return this.shares.mayWait(tenant);
-    return waitsFor === 'memory' ? this.shares.mayRead() : this.hasLane(tenant);
+    return waitsFor === 'memory' ? this.shares.mayRead(since) : this.hasLane(tenant);
   }
 
   /** `lead`: of what may share its statement; the first of it must be the tenant's own. */

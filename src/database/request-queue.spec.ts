@@ -16,10 +16,12 @@ const A_WHILE_MS = 3_600_000;
 /** A queue and a kind whose statements end when the test says so. `statements` are the names in each, as they began. */
 function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
   const statements: string[][] = [];
+  const since: number[] = [];
   const ends: ((error?: Error) => void)[] = [];
   const kind: Kind<Request> = {
-    run: (requests) => {
+    run: (requests, mode) => {
       statements.push(requests.map(({ name }) => name));
+      since.push(mode.since);
       return new Promise((resolve, reject) => {
         ends.push((error) => {
           if (error === undefined) resolve();
@@ -48,6 +50,7 @@ function aQueue(options: Partial<QueueOptions> = {}, merged = true) {
   });
   return {
     statements,
+    since,
     ends,
     queue,
     add: (thread: string, request: Request | string, caller?: Caller) =>
@@ -484,6 +487,24 @@ describe('RequestQueue', () => {
       expect(statements.slice(3).flat().sort()).toEqual(['a', 'b']);
       await end();
       await Promise.all(reads);
+    });
+
+    it('does not wait for those that are younger, and keeps its age', async () => {
+      const large = [0];
+      const isReading = (since: number) => large.some((at) => at < since);
+      const { add, end, statements, since, queue } = aQueue({ isReading });
+      const read = add('a', 'a');
+      await end(new NoRoomError());
+      await delay(60);
+      expect(statements).toHaveLength(1);
+      void add('b', 'younger');
+      large.splice(0, 1, since.at(-1) ?? 0);
+      queue.begin();
+      expect(statements).toEqual([['a'], ['younger'], ['a']]);
+      expect(since[2]).toBeLessThan(since[1] ?? 0);
+      await end();
+      await end();
+      await read;
     });
 
     it('is refused after a while', async () => {

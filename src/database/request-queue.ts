@@ -42,8 +42,8 @@ export interface QueueOptions {
   isHeld?: (running: number) => boolean;
   /** The same of one tenant; it may hold even while nothing of it is under way. */
   isTenantHeld?: (tenant: string, running: number) => boolean;
-  /** Whether a large read is under way, so that none begins again which found no memory beside one. */
-  isReading?: () => boolean;
+  /** Whether a large read is under way that is older, so that one which found no memory does not begin again. */
+  isReading?: (since: number) => boolean;
   observer?: QueueObserver;
   /** Absent: nobody follows requests. */
   tracing?: StatementTracing | undefined;
@@ -99,8 +99,8 @@ const ASK_AGAIN_MS = 250;
  * A request fails alone. When a shared statement fails, its requests are sent again by tenant, then in parts, then one by
  * one, all in turns with other requests; and a tenant whose own statement failed shares none with others for a while. A
  * request that comes upon a lock gives its connection back, and is sent again later, in one of half of the connections, so
- * that however many threads are locked, the others go on. A read that found no memory for its rows
- * begins again when no large read is under way.
+ * that however many threads are locked, the others go on. A read that found no memory for its rows begins again when no
+ * older large read is under way.
  */
 export class RequestQueue {
   private readonly lines = new Map<object, Line<never>>();
@@ -213,7 +213,7 @@ export class RequestQueue {
       running < this.tenantSlots && (isStore || this.options.isTenantHeld?.(name, running) !== true),
     mayWait: ({ patient }) =>
       this.patient < this.maxPatient && (!this.tenancy.isShared || patient < half(this.maxPatient)),
-    mayRead: () => !this.isGreedy && this.options.isReading?.() !== true,
+    mayRead: (since) => !this.isGreedy && this.options.isReading?.(since) !== true,
     isSuspect: ({ name }) => this.suspects.size > 0 && (this.suspects.get(name) ?? 0) > performance.now(),
   };
 
@@ -324,6 +324,7 @@ export class RequestQueue {
     const { tracing } = this.options;
     const mode = {
       tenant: tenant.name,
+      since: members[0]?.againSince ?? performance.now(),
       isShared: members.length > 1,
       lockWaitMs: waitedFor === 'lock' ? PATIENT_LOCK_MS : LOCK_MS,
     };

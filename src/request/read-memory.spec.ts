@@ -7,6 +7,8 @@ describe('the memory of reads', () => {
   let refused: number[];
   let held: string;
   let memory: ReadMemory;
+  let time = 0;
+  const begin = (tenant = 'a', since = (time += 1)) => memory.begin({ tenant, since });
   beforeEach(() => {
     room = 16 * MIB;
     refused = [];
@@ -19,7 +21,7 @@ describe('the memory of reads', () => {
   });
 
   it('counts what large reads took, and nothing of small ones', () => {
-    const [small, large] = [memory.begin('a'), memory.begin('a')];
+    const [small, large] = [begin(), begin()];
     expect(small.take(MIB)).toBe(true);
     expect(memory.totalBytes).toBe(0);
     expect(large.take(MIB)).toBe(true);
@@ -33,7 +35,7 @@ describe('the memory of reads', () => {
   });
 
   it('is for the oldest read, however much it takes, and refuses the others for good what they have', () => {
-    const [oldest, other, small] = [memory.begin('a'), memory.begin('a'), memory.begin('a')];
+    const [oldest, other, small] = [begin(), begin(), begin()];
     expect([oldest.take(2 * MIB), other.take(10 * MIB), oldest.take(9 * MIB)]).toEqual([true, true, true]);
     expect(other.take(1)).toBe(false);
     expect(refused).toEqual([10 * MIB + 1]);
@@ -47,15 +49,32 @@ describe('the memory of reads', () => {
   });
 
   it('is the next one’s when the oldest read has ended', () => {
-    const [oldest, next] = [memory.begin('a'), memory.begin('a')];
+    const [oldest, next] = [begin(), begin()];
     oldest.take(8 * MIB);
     next.take(8 * MIB);
     oldest.end();
     expect(next.take(100 * MIB)).toBe(true);
   });
 
+  it('is for the oldest by age, also when that begins again', () => {
+    const [first, second] = [begin(), begin()];
+    first.take(16 * MIB);
+    expect(second.take(2 * MIB)).toBe(false);
+    expect(memory.hasOlder(second.since)).toBe(true);
+    const third = begin();
+    expect(third.take(2 * MIB)).toBe(false);
+    first.end();
+    const fourth = begin();
+    expect(fourth.take(16 * MIB)).toBe(true);
+    expect(memory.hasOlder(second.since)).toBe(false);
+    const again = begin('a', second.since);
+    expect(again.take(2 * MIB)).toBe(true);
+    expect(fourth.take(1)).toBe(false);
+    expect(again.take(100 * MIB)).toBe(true);
+  });
+
   it('is not for the oldest read either when answers take what they may, unless there is room', () => {
-    const [of, ofOther] = [memory.begin('held'), memory.begin('a')];
+    const [of, ofOther] = [begin('held'), begin()];
     held = 'held';
     expect(of.take(16 * MIB)).toBe(true);
     expect(of.take(1)).toBe(false);
@@ -63,7 +82,7 @@ describe('the memory of reads', () => {
   });
 
   it('is less by what answers take', () => {
-    const [oldest, next] = [memory.begin('a'), memory.begin('a')];
+    const [oldest, next] = [begin(), begin()];
     oldest.take(2 * MIB);
     room = 3 * MIB;
     expect(next.take(2 * MIB)).toBe(false);

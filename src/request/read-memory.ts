@@ -7,12 +7,12 @@ export class NoRoomError extends Error {}
 
 /**
  * The bytes of the rows that reads under way have taken from the database. Over what `roomBytes` gives only the oldest of
- * the large reads goes on, so that there is always one that comes to its end; the others give back what they have. Nor does
- * the oldest go on while answers take all that they may: otherwise one after the other would be the oldest, and would leave
+ * the large reads goes on, so that there is always one that comes to its end; the others give back what they have, and keep
+ * their age for when they begin again, so that each is the oldest one day. Nor does the oldest go on while answers take all that they may: otherwise one after the other would be the oldest, and would leave
  * an answer that nobody takes.
  */
 export class ReadMemory {
-  /** The large ones, the oldest first. */
+  /** The large ones. */
   private readonly readings = new Set<Reading>();
   /** Of those. */
   totalBytes = 0;
@@ -30,8 +30,14 @@ export class ReadMemory {
     this.freeBytes = Math.min(FREE_BYTES, inflightBytes * FREE_SHARE);
   }
 
-  begin(tenant: string): Reading {
-    return new Reading(this, tenant);
+  begin(of: Pick<Reading, 'tenant' | 'since'>): Reading {
+    return new Reading(this, of);
+  }
+
+  /** Whether a large read is under way that is older. */
+  hasOlder(than: number): boolean {
+    for (const { since } of this.readings) if (since < than) return true;
+    return false;
   }
 
   /** Returns whether there is room for so many more bytes of it. */
@@ -39,9 +45,8 @@ export class ReadMemory {
     this.readings.add(reading);
     this.totalBytes += bytes;
     const { roomBytes, areAnswersHeld, onRefused } = this.options;
-    const [oldest] = this.readings;
-    if (this.totalBytes <= roomBytes() || (reading === oldest && !areAnswersHeld(reading.tenant)))
-      return true;
+    if (this.totalBytes <= roomBytes()) return true;
+    if (!this.hasOlder(reading.since) && !areAnswersHeld(reading.tenant)) return true;
     onRefused(reading.bytes);
     return false;
   }
@@ -56,10 +61,17 @@ export class Reading {
   bytes = 0;
   private state: 'open' | 'refused' | 'ended' = 'open';
 
+  readonly tenant: string;
+  /** When it began, or was first to begin again, as `performance.now()` has it. */
+  readonly since: number;
+
   constructor(
     private readonly memory: ReadMemory,
-    readonly tenant: string,
-  ) {}
+    { tenant, since }: { tenant: string; since: number },
+  ) {
+    this.tenant = tenant;
+    this.since = since;
+  }
 
   get isLarge(): boolean {
     return this.bytes > this.memory.freeBytes;

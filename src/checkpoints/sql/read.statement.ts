@@ -1,5 +1,5 @@
 import { type Parameter, TooManyBytesError } from '../../database/binary-client.js';
-import type { Kind } from '../../database/request-queue.js';
+import type { Kind, Mode } from '../../database/request-queue.js';
 import { LimitExceededError } from '../../errors/errors.js';
 import type { CheckpointFilter, CheckpointPage, TuplePart } from '../domain/checkpoint.js';
 import { textArray } from './postgres-array.js';
@@ -25,11 +25,7 @@ export interface Asked {
 }
 
 /** Runs a statement, and gives its rows as arrays. */
-type Send = (
-  sql: string,
-  parameters: Parameter[],
-  of: { tenant: string; maxBytes: number },
-) => Promise<Row[]>;
+type Send = (sql: string, parameters: Parameter[], mode: Mode, maxBytes: number) => Promise<Row[]>;
 
 /** In bytes: what a page may take that has more than one checkpoint, and what a single one may. */
 interface Limits {
@@ -91,16 +87,16 @@ export class ReadStatements {
     const { pageBytes } = this.limits;
     let expectedBytes = FIRST_BYTES;
     return {
-      run: async (reads, { tenant }) => {
+      run: async (reads, mode) => {
         if (reads.length === 1) {
           expectedBytes = Math.max(
-            await this.readOne(tenant, parts, sql, reads as [Asked], true),
+            await this.readOne(mode, parts, sql, reads as [Asked], true),
             expectedBytes * NEXT_SHARE,
           );
           return;
         }
         try {
-          const rows = await this.send(sql, columnsOf(reads), { tenant, maxBytes: pageBytes });
+          const rows = await this.send(sql, columnsOf(reads), mode, pageBytes);
           const { longest, isCut } = fill(parts, reads, rows);
           if (isCut) throw new TooManyBytesError();
           expectedBytes = Math.max(longest, expectedBytes * NEXT_SHARE);
@@ -117,15 +113,15 @@ export class ReadStatements {
 
   private singleKind({ parts }: ReadForm, sql: string): Kind<Asked> {
     return {
-      run: async (reads, { tenant }) => {
-        for (const asked of reads) await this.readOne(tenant, parts, sql, [asked], false);
+      run: async (reads, mode) => {
+        for (const asked of reads) await this.readOne(mode, parts, sql, [asked], false);
       },
     };
   }
 
   /** Returns how long the answer is. @throws LimitExceededError */
   private async readOne(
-    tenant: string,
+    mode: Mode,
     parts: TuplePart[],
     sql: string,
     read: [Asked],
@@ -134,7 +130,7 @@ export class ReadStatements {
     const { tupleBytes } = this.limits;
     try {
       const values = isMerged ? columnsOf(read) : read[0].values;
-      const rows = await this.send(sql, values, { tenant, maxBytes: tupleBytes });
+      const rows = await this.send(sql, values, mode, tupleBytes);
       return fill(parts, read, rows).longest;
     } catch (error) {
       if (error instanceof TooManyBytesError) {
