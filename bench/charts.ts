@@ -1,6 +1,6 @@
 /**
  * The charts of docs/explain/benchmarks.md, drawn from the tables of benchmarks-raw.md. `npm run bench` draws them when it has
- * written that page; without a benchmark: npx tsc -p bench && node dist/bench/charts.js
+ * written that page; without a benchmark: npx tsc -p bench/tsconfig.build.json && node dist/bench/charts.js
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';

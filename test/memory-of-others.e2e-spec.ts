@@ -214,7 +214,10 @@ describe('memory that one takes from the others', () => {
       for (const begin of await Promise.all(opened)) begin();
       let most = 0;
       const endAt = performance.now() + 2000;
-      for (; performance.now() < endAt; await delay(10)) most = Math.max(most, await inflightBytes());
+      while (performance.now() < endAt) {
+        most = Math.max(most, await inflightBytes());
+        await delay(10);
+      }
       // Two answers fill the share of a tenant; one more as rows beside them.
       expect(most).toBeGreaterThan(8 * MIB);
       expect(most).toBeLessThan(36 * MIB);
@@ -237,7 +240,10 @@ describe('memory that one takes from the others', () => {
       const reads = { areOver: false };
       const over = Promise.all(blobs.map(read)).finally(() => (reads.areOver = true));
       let most = 0;
-      for (; !reads.areOver; await delay(10)) most = Math.max(most, await inflightBytes());
+      while (!reads.areOver) {
+        most = Math.max(most, await inflightBytes());
+        await delay(10);
+      }
       await over;
       // And one more, as rows and as an answer, beside it; all of them take 56 MiB, and 75 as answers.
       expect(most).toBeGreaterThan(8 * MIB);
