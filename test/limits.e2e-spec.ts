@@ -205,24 +205,33 @@ describe('over INFLIGHT_BYTES', () => {
     const body = aBody(MIB);
     let at = body.length - 100;
     const client = (await open()).post('put', `Content-Length: ${body.length}`).write(body.subarray(0, at));
+    await until('it has arrived', async () => (await inflightBytes()) >= at);
     const trickle = setInterval(() => client.write(body.subarray(at, (at += 1))), 200);
-    while (app.received() < 1) await delay(5);
-    const second = app.post('put', aBody(MIB).toString());
-    while (app.received() < 2) await delay(5);
-    // From when the second one waits; its body has to arrive first.
-    let refused = await app.post('put', aBody(MIB / 8).toString());
-    for (let tries = 1; refused.status === 200 && tries < 20; tries += 1) {
-      await delay(100);
-      refused = await app.post('put', aBody(MIB / 8).toString());
-    }
+    const waiting = await open();
+    waiting.post('put', `Content-Length: ${body.length}`).write(body);
+    await until('it is begun', () => app.received() >= 2);
+    await delay(500); // so that it waits
+    const refused = await app.post('put', aBody(MIB / 8).toString());
     expect(refused).toMatchObject({ status: 503, json: { type: '/problems/queue-full' } });
     expect(refused.headers['retry-after']).toBe('1');
     await isAnswered();
-    expect(await second).toMatchObject({ status: 503, json: { type: '/problems/queue-timeout' } });
+    expect(await waiting.status()).toBe(503);
+    expect(waiting.answer).toContain('/problems/queue-timeout');
     clearInterval(trickle);
     client.write(body.subarray(at));
     expect(await client.status()).toBe(200);
     await isAnswered();
+  });
+
+  it('the client is not cut off for what holds the service up', async () => {
+    app = await startApp({ STALL_TIMEOUT_MS: '1500' });
+    const body = aBody(MIB);
+    const client = (await open()).post('put', `Content-Length: ${body.length}`).write(body.subarray(0, -1));
+    await until('it has arrived', async () => (await inflightBytes()) >= body.length - 1);
+    await delay(600); // for a look at its pace
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2500);
+    client.write(body.subarray(-1));
+    expect(await client.status()).toBe(200);
   });
 
   it('one that goes away while it waits, or is cut off in its body, makes room', async () => {

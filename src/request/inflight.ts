@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Settings } from '../config/env.js';
 import { BodyMemory, SMALL_BODY_BYTES } from './body-memory.js';
 import { onClose } from './on-close.js';
-import { isTooSlow } from './pace.js';
+import { isTooSlow, PaceClock } from './pace.js';
 import { ReadMemory } from './read-memory.js';
 import { type Account, Share } from './share.js';
 
@@ -44,6 +44,7 @@ export class Inflight {
   /** The largest answer of late. */
   private expectedBytes = 0;
   private sweeper: NodeJS.Timeout | undefined;
+  private readonly clock = new PaceClock(SWEEP_MS);
 
   private constructor(private readonly settings: Settings) {
     const { tenantInflightBytes, authModes, inflightBytes } = settings;
@@ -160,7 +161,7 @@ export class Inflight {
   }
 
   private sweep(): void {
-    const now = performance.now();
+    const now = this.clock.at(performance.now());
     this.expectedBytes /= 2;
     this.onRoom();
     for (const share of this.bodies) {

@@ -10,8 +10,26 @@ export interface Pace {
 }
 
 /**
+ * The time of those who look at the paces every `everyMs`. While the process is held up it reads nothing, and no client is to
+ * blame: of that time no more counts than two looks take.
+ */
+export class PaceClock {
+  private lookedAt = -Infinity;
+  private elapsedMs = 1;
+
+  constructor(private readonly everyMs: number) {}
+
+  /** To be called at each look, `now` as `performance.now()` has it. @returns milliseconds */
+  at(now: number): number {
+    this.elapsedMs += Math.min(now - this.lookedAt, 2 * this.everyMs);
+    this.lookedAt = now;
+    return this.elapsedMs;
+  }
+}
+
+/**
  * Whether a client has moved too little for too long: over `STALL_TIMEOUT_MS`, or less while others wait, it has to move at
- * `rate` bytes a second, null for any at all. `moved` is what has moved so far, `now` as `performance.now()` has it.
+ * `rate` bytes a second, null for any at all. `moved` is what has moved so far, `now` as a `PaceClock` has it.
  */
 export function isTooSlow(
   pace: Pace,

@@ -4,7 +4,7 @@ import type { Settings } from '../../config/env.js';
 import { SMALL_BODY_BYTES } from '../../request/body-memory.js';
 import { Connections } from './connections.js';
 import { openOn } from '../../request/on-close.js';
-import { isTooSlow } from '../../request/pace.js';
+import { isTooSlow, PaceClock } from '../../request/pace.js';
 
 /** How often Node looks for connections that are over their time, at most. */
 const CHECK_MS = 1000;
@@ -40,8 +40,9 @@ function limitConnections(server: Server, max: number, settings: Settings): () =
   const { all, ready } = connections;
   connections.mayOpen = () =>
     all.size < max || closeIdle([...ready, ...connections.shaking], Math.ceil(max * CLOSED_AT_ONCE)) > 0;
+  const clock = new PaceClock(CHECK_MS);
   const timer = setInterval(() => {
-    const now = performance.now();
+    const now = clock.at(performance.now());
     for (const socket of ready) pace(socket, settings, all.size >= max, now);
   }, CHECK_MS).unref();
   server.once('close', () => {
