@@ -268,7 +268,7 @@ describe('memory that one takes from the others', () => {
     const read = app.post('get-tuple', { thread_id: 'large' }).then(({ status }) => status);
     const { status } = await Promise.race([slow, read.then((other) => ({ status: `the read: ${other}` }))]);
     expect(status).toBe('the read: 200');
-    expect((await slow).status).toBe(200);
+    await slow;
   });
 
   it.each([
