@@ -223,6 +223,28 @@ describe('over INFLIGHT_BYTES', () => {
     await isAnswered();
   });
 
+  it('a body that has come whole before there is memory for it is read whole', async () => {
+    app = await startApp({ INFLIGHT_BYTES: String(MIB) });
+    // All of the memory, and all of that for small ones.
+    const stuck = [];
+    for (const bytes of [MIB, 47_000, 47_000, 3700]) {
+      const body = aBody(bytes);
+      const client = (await open()).post('put', `Content-Length: ${body.length}`).write(body.subarray(0, -1));
+      stuck.push({ client, finish: () => client.write(body.subarray(-1)) });
+      await until('it has arrived', () => app.received() >= stuck.length);
+      await delay(100);
+    }
+    const body = aBody(45_000);
+    const whole = (await open()).post('put', `Content-Length: ${body.length}`).write(body);
+    await until('it has arrived', () => app.received() > stuck.length);
+    await delay(100);
+    for (const { client, finish } of stuck.reverse()) {
+      finish();
+      expect(await client.status()).toBe(200);
+    }
+    expect(await whole.status()).toBe(200);
+  });
+
   it('the client is not cut off for what holds the service up', async () => {
     app = await startApp({ STALL_TIMEOUT_MS: '1500' });
     const body = aBody(MIB);

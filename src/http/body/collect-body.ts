@@ -66,6 +66,10 @@ class Collector {
   private bytes: Buffer = NOTHING;
   private received = 0;
   private isOver = false;
+  /** A piece waits for memory. */
+  private isWaiting = false;
+  /** It was the last one: a stream whose end has come already says so at once, also while it is paused. */
+  private hasEnded = false;
   private readonly source: Readable;
 
   constructor(
@@ -122,6 +126,7 @@ class Collector {
         this.goOn(chunk, error);
       };
       if (!this.inflight.need(share, Math.max(sum, granted), goOn)) {
+        this.isWaiting = true;
         this.source.pause();
         return;
       }
@@ -135,7 +140,10 @@ class Collector {
       this.stop(error);
       return;
     }
-    if (this.keepOrStop(chunk)) this.source.resume();
+    this.isWaiting = false;
+    if (!this.keepOrStop(chunk)) return;
+    if (this.hasEnded) this.end();
+    else this.source.resume();
   }
 
   /** Memory that the system does not give is this request's fault alone. */
@@ -166,6 +174,10 @@ class Collector {
   }
 
   private readonly end = () => {
+    if (this.isWaiting) {
+      this.hasEnded = true;
+      return;
+    }
     this.isOver = true;
     const whole = this.bytes.subarray(0, this.received);
     this.bytes = NOTHING; // the request would keep it, with its listeners, until it is answered
