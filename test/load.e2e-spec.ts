@@ -44,7 +44,12 @@ it(
   '10,000 agents on one instance cost Postgres 10 connections, and all are answered',
   async () => {
     const AGENTS = 10_000;
-    await start({ QUEUE_MAX: String(AGENTS), QUEUE_WAIT_MS: '120000', DATABASE_POOL_MAX: '10' });
+    await start({
+      QUEUE_MAX: String(AGENTS),
+      QUEUE_WAIT_MS: '120000',
+      DATABASE_POOL_MAX: '10',
+      HEADERS_TIMEOUT_MS: '60000',
+    });
     const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity });
     const post = (n: number) =>
       service
