@@ -8,8 +8,8 @@ export class NoRoomError extends Error {}
 /**
  * The bytes of the rows that reads under way have taken from the database. Over what `roomBytes` gives only the oldest of
  * the large reads goes on, so that there is always one that comes to its end; the others give back what they have, and keep
- * their age for when they begin again, so that each is the oldest one day. Nor does the oldest go on while answers take all that they may: otherwise one after the other would be the oldest, and would leave
- * an answer that nobody takes.
+ * their age for when they begin again, so that each is the oldest one day. Nor does the oldest go on while answers take all
+ * that they may: otherwise one after the other would be the oldest, and would leave an answer that nobody takes.
  */
 export class ReadMemory {
   /** The large ones. */
@@ -30,8 +30,8 @@ export class ReadMemory {
     this.freeBytes = Math.min(FREE_BYTES, inflightBytes * FREE_SHARE);
   }
 
-  begin(of: Pick<Reading, 'tenant' | 'since'>): Reading {
-    return new Reading(this, of);
+  begin({ tenant, since }: Pick<Reading, 'tenant' | 'since'>): Reading {
+    return new Reading(this, tenant, since);
   }
 
   /** Whether a large read is under way that is older. */
@@ -61,17 +61,12 @@ export class Reading {
   bytes = 0;
   private state: 'open' | 'refused' | 'ended' = 'open';
 
-  readonly tenant: string;
-  /** When it began, or was first to begin again, as `performance.now()` has it. */
-  readonly since: number;
-
   constructor(
     private readonly memory: ReadMemory,
-    { tenant, since }: { tenant: string; since: number },
-  ) {
-    this.tenant = tenant;
-    this.since = since;
-  }
+    readonly tenant: string,
+    /** When it began, or was first to begin again, as `performance.now()` has it. */
+    readonly since: number,
+  ) {}
 
   get isLarge(): boolean {
     return this.bytes > this.memory.freeBytes;
