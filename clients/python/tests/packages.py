@@ -46,7 +46,7 @@ def licence_of(package: Distribution) -> str | None:
     if classified:
         return " AND ".join(SPDX[name] for name in classified)
     # Some have the whole text there; its first line is the name.
-    name = (metadata["License"] if "License" in metadata else "").split("\n")[0]
+    name = metadata.get("License", "").split("\n")[0]
     return SPDX.get(name, name) or None
 
 

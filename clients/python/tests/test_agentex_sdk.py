@@ -27,14 +27,12 @@ os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "true"}
 
 pytest.importorskip("agentex", reason="agentex-sdk is not installed")
 
-from agentex.lib.adk._modules._http_checkpointer import HttpCheckpointSaver  # noqa: E402
-from agentex.lib.adk.utils._modules.client import create_async_agentex_client  # noqa: E402
+from agentex.lib.adk._modules._http_checkpointer import HttpCheckpointSaver
+from agentex.lib.adk.utils._modules.client import create_async_agentex_client
 
 
 @pytest.fixture
-async def sdk_saver(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[BaseCheckpointSaver[str]]:
+async def sdk_saver(service: Service, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BaseCheckpointSaver[str]]:
     """As the SDK's `create_checkpointer` makes it: the key is the environment's, sent as x-agent-api-key."""
     for name, value in {"AGENT_API_KEY": service.key or "", "AGENT_NAME": "suite", "ACP_URL": "http://nowhere"}.items():
         monkeypatch.setenv(name, value)

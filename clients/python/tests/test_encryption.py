@@ -190,7 +190,7 @@ async def test_another_key_is_refused_and_changes_nothing(
 def test_langgraphs_serializer_takes_what_is_not_encrypted_for_true(
     encrypted: Savers, database_url: str, thread_id: str
 ) -> None:
-    """Whoever may write to the database can put values of his own in place of encrypted ones: see docs/explain/security.md."""
+    """Whoever may write to the database can replace encrypted values: see docs/explain/security.md."""
     graph = secret_graph(encrypted())
     config: Any = {"configurable": {"thread_id": thread_id}}
     graph.invoke({"items": []}, config)
