@@ -1,6 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chownSync, readdirSync, statSync } from 'node:fs';
+import { chownSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -55,6 +55,22 @@ async function stored(service: Service, threadId = 'thread-1'): Promise<string[]
 /** The processes that answer for the service, in the order in which they became ready. */
 function workersOf({ log }: Service): number[] {
   return [...log.matchAll(/\(process (\d+)\) is ready/g)].map(([, pid]) => Number(pid));
+}
+
+function childrenOf({ pid }: Service): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((process) => parentOf(process) === pid);
+}
+
+/** Undefined when the process has ended. */
+function parentOf(pid: number): number | undefined {
+  try {
+    return Number(/\) \S+ (\d+)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1]);
+  } catch {
+    return undefined;
+  }
 }
 
 function portOf(service: Service): string | undefined {
@@ -352,6 +368,23 @@ describe('several workers', () => {
       process.kill(silent, 'SIGKILL');
       expect(await Promise.all(answers)).toEqual(Array(8).fill(200));
       expect(await service.stop()).toBe(0);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'stop without waiting for one that is being started',
+    async () => {
+      const database = await aDatabase('template');
+      const service = await start({ DATABASE_URL: database.url, WORKERS: '2' });
+      const [killed, other] = workersOf(service) as [number, number];
+      process.kill(killed, 'SIGKILL');
+      const started = () => childrenOf(service).find((pid) => pid !== killed && pid !== other);
+      await until('another one is being started', () => started() !== undefined);
+      const held = started()!;
+      process.kill(held, 'SIGSTOP');
+      expect(await service.stop()).toBe(0);
+      expect([isGone(held), isGone(other)]).toEqual([true, true]);
     },
     SLOW_MS,
   );

@@ -117,6 +117,10 @@ export class Workers {
   async stop(signal: string): Promise<void> {
     this.stopping.abort();
     tell(signal);
+    // One that is being started has no caller, and may take longer than a stop may.
+    if (this.ready.size > 0) {
+      for (const worker of all()) if (!this.ready.has(worker)) worker.process.kill('SIGKILL');
+    }
     await delay(this.settings.shutdownDelayMs);
     this.port.close();
     tell(CLOSED);
@@ -139,7 +143,7 @@ export class Workers {
       const startedAt = Date.now();
       const { name, wasReady, end } = await this.run(poolMax);
       if (this.stopping.signal.aborted) {
-        if (end !== 'code 0') this.faults.push(`${name} ended with ${end}`);
+        if (wasReady && end !== 'code 0') this.faults.push(`${name} ended with ${end}`);
         return;
       }
       if (!wasReady && (!this.port.listening || this.ready.size === 0)) {
