@@ -39,7 +39,7 @@ export default {
       displayName: 'plain',
       // What one request and its answer are about, once more without the fast path.
       testMatch: [
-        '<rootDir>/test/{capture,copy-thread,delete-thread,delta-channel-history,get-tuple,http,limits,list}.e2e-spec.ts',
+        '<rootDir>/test/{batch,capture,copy-thread,delete-thread,delta-channel-history,get-tuple,http,limits,list}.e2e-spec.ts',
         '<rootDir>/test/{outage,properties,prune,put,put-writes,refusals,tenants}.e2e-spec.ts',
       ],
       globals: { SETTINGS: { ...SETTINGS, FAST_PATH: 'false' } },

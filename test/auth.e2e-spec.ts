@@ -8,10 +8,11 @@ import { aPut, aPutWrites, aThread } from './support/builders.js';
 import { createDatabase, type TestDatabase } from './support/database.js';
 import { aKey, type KeyFields, withAnotherSecret } from './support/keys.js';
 
-const BODIES: Record<string, () => object> = {
+const BODIES: Record<string, () => object | string> = {
   'get-tuple': () => ({ thread_id: aThread() }),
   put: () => aPut({ thread_id: aThread() }),
   'put-writes': () => aPutWrites({ thread_id: aThread() }),
+  batch: () => `{"operation":"put"}\n${JSON.stringify(aPut({ thread_id: aThread() }))}\n`,
   list: () => ({ thread_id: aThread() }),
   'delete-thread': () => ({ thread_id: aThread() }),
   'copy-thread': () => ({ source_thread_id: aThread(), target_thread_id: aThread() }),
@@ -20,6 +21,8 @@ const BODIES: Record<string, () => object> = {
   'delta-channel-history': () => ({ thread_id: aThread(), channels: [] }),
 };
 const OPERATIONS = Object.keys(BODIES);
+const typeOf = (operation: string) =>
+  operation === 'batch' ? { 'content-type': 'application/x-ndjson' } : undefined;
 const LATER = new Date(Date.now() + 3_600_000);
 const EARLIER = new Date(Date.now() - 1000);
 
@@ -164,11 +167,10 @@ describe.each(['true', 'false'])('with FAST_PATH=%s', (fastPath) => {
 
     describe.each(OPERATIONS)('%s', (operation) => {
       it.each(CASES)('answers $status for $name', async ({ headers, status }) => {
-        const answer = await app.post(
-          operation,
-          BODIES[operation]!(),
-          await headers(key, SCOPES_OF[operation]!),
-        );
+        const answer = await app.post(operation, BODIES[operation]!(), {
+          ...typeOf(operation),
+          ...(await headers(key, SCOPES_OF[operation]!)),
+        });
         if (status === 200) expect([200, 204]).toContain(answer.status);
         else expect(answer.status).toBe(status);
         if (status === 401) expectUnauthorized(answer);
@@ -226,7 +228,10 @@ describe.each(['true', 'false'])('with FAST_PATH=%s', (fastPath) => {
   it('AUTH_MODE=none asks nobody', async () => {
     const app = await startApp({ AUTH_MODE: 'none', FAST_PATH: fastPath });
     for (const operation of OPERATIONS) {
-      const { status } = await app.post(operation, BODIES[operation]!(), sent('whatever'));
+      const { status } = await app.post(operation, BODIES[operation]!(), {
+        ...typeOf(operation),
+        ...sent('whatever'),
+      });
       expect([200, 204]).toContain(status);
     }
     await app.close();

@@ -3,6 +3,11 @@ import { ApiTags } from '@nestjs/swagger';
 import type { ServerResponse } from 'node:http';
 import type { JsonWithBlobs } from '../http/exact-json/json-with-blobs.js';
 import { Audited } from '../auth/audited.js';
+import { Settings } from '../config/env.js';
+import { BATCH, type BatchBody } from '../http/body/batch-body.js';
+import { type Validate, validationPipe, validatorOf } from '../http/validation/validation.js';
+import { Metrics } from '../observability/metrics/metrics.js';
+import { Batched, BatchResponse, storesOf } from './dto/batch.dto.js';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
 import { CopyThreadRequest } from './dto/copy-thread.dto.js';
 import { DeleteForRunsRequest } from './dto/delete-for-runs.dto.js';
@@ -15,6 +20,7 @@ import { PutWritesRequest } from './dto/put-writes.dto.js';
 import { PutRequest, PutResponse } from './dto/put.dto.js';
 import { TupleResponse } from './dto/tuple.response.js';
 import { Operation } from '../http/openapi/operation.decorator.js';
+import { BatchUseCase } from './use-cases/batch.use-case.js';
 import { CopyThreadUseCase } from './use-cases/copy-thread.use-case.js';
 import { DeleteForRunsUseCase } from './use-cases/delete-for-runs.use-case.js';
 import { DeltaChannelHistoryUseCase } from './use-cases/delta-channel-history.use-case.js';
@@ -28,17 +34,24 @@ import { PutUseCase } from './use-cases/put.use-case.js';
 @ApiTags('checkpoints')
 @Controller('checkpoints')
 export class CheckpointsController {
+  private readonly validate: Validate;
+
   constructor(
+    settings: Settings,
+    private readonly metrics: Metrics,
     private readonly getTupleUseCase: GetTupleUseCase,
     private readonly putUseCase: PutUseCase,
     private readonly putWritesUseCase: PutWritesUseCase,
+    private readonly batchUseCase: BatchUseCase,
     private readonly listUseCase: ListUseCase,
     private readonly deleteThreadUseCase: DeleteThreadUseCase,
     private readonly copyThreadUseCase: CopyThreadUseCase,
     private readonly deleteForRunsUseCase: DeleteForRunsUseCase,
     private readonly pruneUseCase: PruneUseCase,
     private readonly deltaChannelHistoryUseCase: DeltaChannelHistoryUseCase,
-  ) {}
+  ) {
+    this.validate = validatorOf(validationPipe(settings.fastPath));
+  }
 
   @Operation('get-tuple', {
     summary: 'Read a checkpoint',
@@ -71,6 +84,26 @@ export class CheckpointsController {
   })
   async putWrites(@Body() body: PutWritesRequest): Promise<void> {
     await this.putWritesUseCase.execute(body.toInput());
+  }
+
+  @Operation('batch', {
+    summary: 'Store several at once',
+    description:
+      'Carries out `put` and `put-writes`, those of a thread in their order, each as if it had come alone and with a result of ' +
+      'its own. For each there are two lines of JSON: `{"operation":"put"}`, and the request. May be repeated.',
+    request: { lines: BATCH.type, example: EXAMPLES.batch },
+    answer: { type: BatchResponse, example: EXAMPLES.batched },
+  })
+  async batch(
+    @Batched() batch: BatchBody,
+    @Res({ passthrough: true }) response: ServerResponse,
+  ): Promise<BatchResponse> {
+    const outcomes = await this.batchUseCase.execute(await storesOf(batch, this.validate));
+    const answer = BatchResponse.of(outcomes, response);
+    answer.results.forEach(({ status }, at) => {
+      this.metrics.batched(batch.items[at]?.operation ?? '', status);
+    });
+    return answer;
   }
 
   @Operation('list', {

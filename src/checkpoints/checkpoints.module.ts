@@ -6,6 +6,7 @@ import { CheckpointBlobEntity } from './entities/checkpoint-blob.entity.js';
 import { CheckpointWriteEntity } from './entities/checkpoint-write.entity.js';
 import { CheckpointEntity } from './entities/checkpoint.entity.js';
 import { ThreadRepository } from './sql/thread.repository.js';
+import { BatchUseCase } from './use-cases/batch.use-case.js';
 import { CopyThreadUseCase } from './use-cases/copy-thread.use-case.js';
 import { DeleteForRunsUseCase } from './use-cases/delete-for-runs.use-case.js';
 import { DeltaChannelHistoryUseCase } from './use-cases/delta-channel-history.use-case.js';
@@ -25,6 +26,7 @@ import { PutUseCase } from './use-cases/put.use-case.js';
     GetTupleUseCase,
     PutUseCase,
     PutWritesUseCase,
+    BatchUseCase,
     ListUseCase,
     DeleteThreadUseCase,
     CopyThreadUseCase,

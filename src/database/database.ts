@@ -82,6 +82,8 @@ export class Database implements OnApplicationShutdown {
   /** Statements that were sent again during it. */
   private repeats = 0;
   /** When a statement last failed since the disk was full, by the monotonic clock. */
+  /** Whether requests share statements; those of a thread that do are carried out in the order in which they came. */
+  readonly isMerging: boolean;
   private diskFullAt = -Infinity;
 
   constructor(
@@ -91,6 +93,7 @@ export class Database implements OnApplicationShutdown {
     @Inject(TRACING) private readonly tracing: Tracing | null,
   ) {
     this.keepsPrepared = settings.databasePrepared;
+    this.isMerging = settings.fastPath && settings.databasePrepared;
     this.before = beforeOf(dataSource.options);
     const inflight = (this.inflight = Inflight.of(settings));
     this.queue = new RequestQueue({
@@ -100,7 +103,7 @@ export class Database implements OnApplicationShutdown {
       waitMs: settings.queueWaitMs,
       lockWaitMs: settings.statementTimeoutMs,
       giveUp: () => this.giveUp(),
-      merge: settings.fastPath && settings.databasePrepared,
+      merge: this.isMerging,
       isHeld: (running) => inflight.holdsAnswers(running),
       isTenantHeld: (tenant, running) => inflight.holdsAnswersOf(tenant, running),
       isReading: (since) => inflight.reads.hasOlder(since),

@@ -22,14 +22,24 @@ export class Caller {
   onGone: (() => void) | null = null;
   /** Null: what it does is not audited. */
   deed: Deed | null = null;
+  private parts: Caller[] | null = null;
 
   /** Its threads are a world of their own, and take turns with those of other tenants in the queue. */
   constructor(readonly tenant = '') {}
+
+  /** One that waits for a part of the answer, beside others; it goes when this one does. */
+  part(): Caller {
+    const part = new Caller(this.tenant);
+    part.isGone = this.isGone;
+    (this.parts ??= []).push(part);
+    return part;
+  }
 
   leave(): void {
     this.isGone = true;
     this.onGone?.();
     this.onGone = null;
+    for (const part of this.parts ?? []) part.leave();
   }
 }
 
@@ -84,8 +94,13 @@ export function passCaller(body: unknown, made: unknown): void {
  * 150 µs of CPU instead of 80.
  */
 export function answering<T>(made: unknown, work: () => T): T {
+  return asCaller(callerOf(made), work);
+}
+
+/** As `answering`, for that caller. */
+export function asCaller<T>(caller: Caller | undefined, work: () => T): T {
   const outer = current;
-  current = (made as OfCaller | null)?.[CALLER];
+  current = caller;
   try {
     return work();
   } finally {

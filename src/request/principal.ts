@@ -9,6 +9,7 @@ export const SCOPES_OF: Readonly<Record<string, readonly Scope[]>> = {
   'delta-channel-history': ['read'],
   put: ['write'],
   'put-writes': ['write'],
+  batch: ['write'],
   'copy-thread': ['read', 'write'],
   'delete-thread': ['delete'],
   'delete-for-runs': ['delete'],

@@ -17,7 +17,8 @@ import { limitClients } from '../http/connections/client-limits.js';
 import { cors } from '../http/pipeline/cors.js';
 import { expectContinue } from '../http/connections/expect-continue.js';
 import { ExactRoutesAdapter, type Middleware } from '../http/pipeline/exact-routes.js';
-import { jsonBody } from '../http/body/json-body.js';
+import { BATCH } from '../http/body/batch-body.js';
+import { JSON_OBJECT, readBody } from '../http/body/json-body.js';
 import { NestLog } from '../observability/logging.js';
 import { requestLog } from '../http/pipeline/request-log.js';
 import { serveOpenApi } from '../http/openapi/openapi.js';
@@ -63,9 +64,9 @@ export async function createApp(
   const audit = app.get(Audit);
   audit.writeTo(logger);
   const gate = new Gate(settings, app.get(Authenticator), audit);
-  const readBody = jsonBody(settings);
+  const [readObject, readBatch] = [readBody(settings, JSON_OBJECT), readBody(settings, BATCH)];
   // Who may not do it is refused before any of the body is read.
-  adapter.before = (operation) => [...gate.before(operation), readBody];
+  adapter.before = (operation) => [...gate.before(operation), operation === 'batch' ? readBatch : readObject];
   const server: HttpServer = app.getHttpServer();
   metrics.read.connections = limitClients(server, settings);
   expectContinue(server);

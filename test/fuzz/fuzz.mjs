@@ -11,6 +11,7 @@ import { inputs } from './inputs.mjs';
 import { send } from './send.mjs';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
+const HOOKS = fileURLToPath(new URL('hooks.py', import.meta.url));
 const schemathesis = process.argv[2];
 const seed = Number(process.env.FUZZ_SEED ?? randomInt(2 ** 31));
 const seconds = Number(process.env.FUZZ_SECONDS ?? 12);
@@ -107,7 +108,11 @@ async function byOpenApi(url) {
       ...['--checks', CHECKS, '--request-timeout', '30', '--no-color'],
       ...['--phases', 'examples,coverage,fuzzing', '--generation-database', 'none', '--continue-on-failure'],
     ],
-    { cwd: directory, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, NO_COLOR: '1' } },
+    {
+      cwd: directory,
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, NO_COLOR: '1', SCHEMATHESIS_HOOKS: HOOKS },
+    },
   );
   let text = '';
   run.stdout.on('data', (part) => (text += part));

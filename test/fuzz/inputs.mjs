@@ -15,6 +15,7 @@ function random(seed) {
 const OPERATIONS = {
   put: `{"thread_id":"t","checkpoint_ns":"","checkpoint_id":"1","parent_checkpoint_id":null,"checkpoint":{"v":4,"channel_versions":{"a":"1.0"},"channel_values":{"a":[1.5,null,true,"\\u00e9"]}},"metadata":{"step":-1,"source":"input"},"blobs":[{"channel":"a","version":1.0,"type":"msgpack","blob":"aGVsbG8="}]}`,
   'put-writes': `{"thread_id":"t","checkpoint_ns":"","checkpoint_id":"1","writes":[{"task_id":"k","idx":-1,"channel":"a","type":"msgpack","blob":"aGk=","task_path":""}],"upsert":true}`,
+  batch: `{"operation":"put"}\n{"thread_id":"t","checkpoint_id":"2","checkpoint":{"v":4}}\n{"operation":"put-writes"}\n{"thread_id":"t","checkpoint_id":"2","writes":[]}\n`,
   'get-tuple': `{"thread_id":"t","checkpoint_ns":"","checkpoint_id":null,"include":["blobs","pending_sends"]}`,
   list: `{"thread_id":"t","before_checkpoint_id":"9","filter_metadata":{"step":-1},"limit":3,"include":["pending_writes"]}`,
   'delete-thread': `{"thread_id":"t"}`,
@@ -115,7 +116,8 @@ export function* inputs(seed) {
   };
   const request = (operation, body, headers = []) => {
     const lines = [`POST /checkpoints/${operation} HTTP/1.1`, 'Host: fuzz', 'Connection: close'];
-    const all = [...lines, 'Content-Type: application/json', `Content-Length: ${body.length}`, ...headers];
+    const type = operation === 'batch' ? 'application/x-ndjson' : 'application/json';
+    const all = [...lines, `Content-Type: ${type}`, `Content-Length: ${body.length}`, ...headers];
     return Buffer.concat([Buffer.from(`${all.join('\r\n')}\r\n\r\n`), body]);
   };
   const into = (operation, name, value) => {

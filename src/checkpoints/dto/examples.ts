@@ -28,10 +28,21 @@ const WRITES = [
 ];
 const LISTED = { ...KEY, parent_checkpoint_id: null, checkpoint: CHECKPOINT, metadata: METADATA };
 
+const PUT = { ...KEY, parent_checkpoint_id: null, checkpoint: CHECKPOINT, metadata: METADATA, blobs: [BLOB] };
+const PUT_WRITES = {
+  ...KEY,
+  writes: WRITES.map((write) => ({ ...write, task_path: TASK_PATH })),
+  upsert: false,
+};
+
 export const EXAMPLES = {
   getTuple: { thread_id: THREAD, checkpoint_ns: '', checkpoint_id: null },
-  put: { ...KEY, parent_checkpoint_id: null, checkpoint: CHECKPOINT, metadata: METADATA, blobs: [BLOB] },
-  putWrites: { ...KEY, writes: WRITES.map((write) => ({ ...write, task_path: TASK_PATH })), upsert: false },
+  put: PUT,
+  putWrites: PUT_WRITES,
+  batch: [{ operation: 'put' }, PUT, { operation: 'put-writes' }, PUT_WRITES]
+    .map((line) => `${JSON.stringify(line)}\n`)
+    .join(''),
+  batched: { results: [{ status: 200, answer: KEY }, { status: 204 }] },
   list: { thread_id: THREAD, filter_metadata: { source: 'input' }, limit: 10 },
   deleteThread: { thread_id: THREAD },
   copyThread: { source_thread_id: THREAD, target_thread_id: `${THREAD}-copy` },

@@ -1,12 +1,12 @@
 /** A parameter as RFC 9110 has it, behind its semicolon; it may be missing. Nothing in it can be read in two ways. */
 const PARAMETER = /;[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:([\w!#$%&'*+.^`|~-]+)|"((?:[^"\\]|\\.)*)"))?[ \t]*/y;
 
-/** Whether a body of that content type is JSON in UTF-8; other parameters than `charset` say nothing about it. */
-export function isJson(type: string): boolean {
-  if (type === 'application/json') return true;
+/** Whether a body of that content type is of that media type, in UTF-8; other parameters than `charset` say nothing about it. */
+export function isUtf8Of(mediaType: string, type: string): boolean {
+  if (type === mediaType) return true;
   const end = type.indexOf(';');
-  if (end === -1) return type.trim().toLowerCase() === 'application/json';
-  if (type.slice(0, end).trim().toLowerCase() !== 'application/json') return false;
+  if (end === -1) return type.trim().toLowerCase() === mediaType;
+  if (type.slice(0, end).trim().toLowerCase() !== mediaType) return false;
   PARAMETER.lastIndex = end;
   while (PARAMETER.lastIndex < type.length) {
     const parameter = PARAMETER.exec(type);

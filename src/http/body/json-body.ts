@@ -9,7 +9,7 @@ import {
 import type { Settings } from '../../config/env.js';
 import { setCaller } from '../../request/caller.js';
 import { collectBody } from './collect-body.js';
-import { isJson } from './content-type.js';
+import { isUtf8Of } from './content-type.js';
 import type { Middleware } from '../pipeline/exact-routes.js';
 import { JsonLengthError, JsonSyntaxError, parseExactJson } from '../exact-json/exact-json.js';
 import { Inflight } from '../../request/inflight.js';
@@ -20,8 +20,17 @@ const EXACT_FIELDS: ReadonlySet<string> = new Set(['checkpoint', 'metadata', 'fi
 
 const BYTE_ORDER_MARK = Buffer.from('efbbbf', 'hex');
 
-/** Collects the body of a request, inflates it, and leaves in `body` the object that `parseExactJson` finds in it. */
-export function jsonBody(settings: Settings): Middleware {
+/** A form of bodies: its content type, and what it makes of their bytes. `parse` throws a DomainError. */
+export interface BodyForm {
+  type: string;
+  parse: (bytes: Buffer, settings: Settings) => object;
+}
+
+/** A JSON object, as `parseExactJson` finds it. */
+export const JSON_OBJECT: BodyForm = { type: 'application/json', parse: parseObject };
+
+/** Collects the body of a request, inflates it, and leaves in `body` what the form makes of it. */
+export function readBody(settings: Settings, form: BodyForm): Middleware {
   const inflight = Inflight.of(settings);
   return (request: IncomingMessage & { body?: unknown }, response, next) => {
     const share = inflight.open(request, response);
@@ -30,7 +39,7 @@ export function jsonBody(settings: Settings): Middleware {
       try {
         if (error !== undefined) throw toDomainError(error, settings);
         request.bodyBytes = bytes?.length ?? 0;
-        const body = parseBody(bytes, settings);
+        const body = parseBody(bytes, settings, form);
         setCaller(body, share.caller);
         request.body = body;
       } catch (fault) {
@@ -41,10 +50,10 @@ export function jsonBody(settings: Settings): Middleware {
       else request.trace.run(request.body, next);
     };
     const type = request.headers['content-type'];
-    if (type === undefined || !isJson(type)) {
+    if (type === undefined || !isUtf8Of(form.type, type)) {
       next(
         new UnsupportedMediaTypeError(
-          `The content type must be application/json in UTF-8; it is ${type === undefined ? 'absent' : `"${type}"`}`,
+          `The content type must be ${form.type} in UTF-8; it is ${type === undefined ? 'absent' : `"${type}"`}`,
         ),
       );
       return;
@@ -61,10 +70,14 @@ function toDomainError(error: unknown, settings: Settings): unknown {
   return status === 400 ? new MalformedBodyError(message, { cause: error }) : error;
 }
 
-function parseBody(bytes: Buffer | undefined, settings: Settings): object {
+function parseBody(bytes: Buffer | undefined, settings: Settings, form: BodyForm): object {
   // RFC 8259 lets a parser ignore the mark that some editors and .NET put first.
   if (bytes?.subarray(0, 3).equals(BYTE_ORDER_MARK)) bytes = bytes.subarray(3);
-  if (bytes === undefined || bytes.length === 0) throw new MalformedBodyError('The body is empty');
+  return form.parse(bytes ?? Buffer.alloc(0), settings);
+}
+
+function parseObject(bytes: Buffer, settings: Settings): object {
+  if (bytes.length === 0) throw new MalformedBodyError('The body is empty');
   if (!isUtf8(bytes)) throw new MalformedBodyError('The body holds bytes that are no UTF-8');
   const body = parseWhole(bytes, settings);
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {

@@ -1,6 +1,7 @@
 import { applyDecorators, Header, HttpCode, Post, type Type } from '@nestjs/common';
 import {
   ApiBody,
+  ApiConsumes,
   ApiExtraModels,
   ApiHeader,
   ApiNoContentResponse,
@@ -16,7 +17,8 @@ interface OperationOptions {
   operationId?: string;
   summary: string;
   description: string;
-  request: { type: Type; example: object };
+  /** Of `lines`, that media type, there is no schema: OpenAPI knows none for texts of several JSON values. */
+  request: { type: Type; example: object } | { lines: string; example: string };
   /** Absent: 204, no body. */
   answer?: {
     type: Type;
@@ -41,10 +43,7 @@ export function Operation(
     Post(name),
     ApiOperation({ operationId, summary, description, security: SECURITY }),
     ApiHeader({ name: 'x-tenant', required: false, description: 'The tenant that an admin acts for' }),
-    ApiBody({
-      type: request.type,
-      examples: { capture: { summary: 'From a real agent', value: request.example } },
-    }),
+    ...requestDocs(request),
     ApiProblems(),
     ...(answer === undefined
       ? [HttpCode(204), ApiNoContentResponse({ description: 'Done' })]
@@ -60,6 +59,12 @@ function ForCaller(): MethodDecorator {
       return answering(request[0], () => answer.apply(this, request));
     };
   };
+}
+
+function requestDocs(request: OperationOptions['request']): MethodDecorator[] {
+  const examples = { capture: { summary: 'From a real agent', value: request.example as unknown } };
+  if ('type' in request) return [ApiBody({ type: request.type, examples })];
+  return [ApiConsumes(request.lines), ApiBody({ schema: { type: 'string' }, examples })];
 }
 
 function answerDocs(answer: NonNullable<OperationOptions['answer']>): MethodDecorator {

@@ -5,8 +5,10 @@ import type { Middleware } from './exact-routes.js';
 
 declare module 'node:http' {
   interface ServerResponse {
-    /** Why the answer is a 5xx, for the log. */
+    /** Why the answer, or a part of it, is a 5xx, for the log. */
     err?: Error;
+    /** The status of that, which is not the answer's when it is a part of it. */
+    errStatus?: number;
   }
 }
 
@@ -56,13 +58,14 @@ export function requestLog(logger: Logger): Middleware {
     const began = performance.now();
     onClose(response, () => {
       const { statusCode, err } = response;
-      const refusal = statusCode === 503 ? refusalOf(err) : statusCode === 401 ? NO_VALID_KEY : undefined;
+      const worst = Math.max(statusCode, response.errStatus ?? 0);
+      const refusal = worst === 503 ? refusalOf(err) : worst === 401 ? NO_VALID_KEY : undefined;
       const level =
         refusal !== undefined
           ? refusals.level(refusal.kind)
-          : statusCode >= 500
+          : worst >= 500
             ? 'error'
-            : statusCode >= 400
+            : worst >= 400
               ? 'warn'
               : 'debug';
       if (!logger.isLevelEnabled(level)) return;

@@ -18,7 +18,7 @@ class FaultSchema {
 }
 
 /** RFC 9457 */
-class ProblemSchema {
+export class ProblemSchema {
   @ApiProperty({
     example: '/problems/invalid-request',
     description: 'Stable; about:blank when the status says it all',

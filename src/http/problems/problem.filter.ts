@@ -41,15 +41,27 @@ function plain(status: number, detail?: string): Problem {
   return { type: 'about:blank', status, title: STATUS_CODES[status] ?? 'Error', ...(detail && { detail }) };
 }
 
-/** The only place that gives errors a status code. What is not the caller's fault is handed to the request's log line. */
-export function answerProblem(error: unknown, response: ServerResponse): void {
+/**
+ * The problem of an answer, or of a part of it. What is not the caller's fault is handed to the request's log line, and what
+ * passes has a `Retry-After`.
+ */
+export function noteProblem(error: unknown, response: ServerResponse): Problem {
   const problem = toProblem(error);
-  if (problem.status >= 500) response.err = error instanceof Error ? error : new Error(String(error));
+  if (problem.status >= 500) {
+    response.err = error instanceof Error ? error : new Error(String(error));
+    response.errStatus = problem.status;
+  }
+  if (problem.status === 503 && !response.headersSent) response.setHeader('Retry-After', RETRY_AFTER_SECONDS);
+  return problem;
+}
+
+/** The only place that gives errors a status code. */
+export function answerProblem(error: unknown, response: ServerResponse): void {
+  const problem = noteProblem(error, response);
   if (response.headersSent) {
     response.destroy();
     return;
   }
-  if (problem.status === 503) response.setHeader('Retry-After', RETRY_AFTER_SECONDS);
   if (problem.status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
   response.statusCode = problem.status;
   response.setHeader('Content-Type', 'application/problem+json; charset=utf-8');

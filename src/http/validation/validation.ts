@@ -1,4 +1,4 @@
-import type { ValidationPipe, ValidationPipeOptions } from '@nestjs/common';
+import type { Type as Class, ValidationPipe, ValidationPipeOptions } from '@nestjs/common';
 import type { ValidationError } from 'class-validator';
 import { type Fault, InvalidRequestError } from '../../errors/errors.js';
 import { OF_ANOTHER_KIND } from './compiled-validation.js';
@@ -11,6 +11,14 @@ export function validationPipe(fast: boolean): ValidationPipe {
     exceptionFactory: (errors) => new InvalidRequestError(errors.flatMap((error) => toFaults(error, '#'))),
   };
   return fast ? new CompiledValidationPipe(options) : new KnownFieldsPipe(options);
+}
+
+/** Makes a DTO of what is not the whole body. @throws InvalidRequestError */
+export type Validate = <T extends object>(value: object, type: Class<T>) => Promise<T>;
+
+export function validatorOf(pipe: ValidationPipe): Validate {
+  return <T extends object>(value: object, type: Class<T>) =>
+    pipe.transform(value, { type: 'body', metatype: type }) as Promise<T>;
 }
 
 function toFaults(error: ValidationError, parent: string): Fault[] {

@@ -36,10 +36,15 @@ class OperationMetrics {
   readonly requestBytes = new Distribution(BYTES);
   readonly responseBytes = new Distribution(BYTES);
 
-  add(status: number, seconds: number, requestBytes: number, responseBytes: number): void {
+  ofStatus(status: number): { count: number; seconds: Distribution } {
     let own = this.byStatus.get(status);
     if (own === undefined)
       this.byStatus.set(status, (own = { count: 0, seconds: new Distribution(SECONDS) }));
+    return own;
+  }
+
+  add(status: number, seconds: number, requestBytes: number, responseBytes: number): void {
+    const own = this.ofStatus(status);
     own.count += 1;
     own.seconds.observe(seconds);
     this.requestBytes.observe(requestBytes);
@@ -99,9 +104,13 @@ export class Metrics {
     requestBytes: number,
     responseBytes: number,
   ): void {
-    let own = this.operations.get(operation);
-    if (own === undefined) this.operations.set(operation, (own = new OperationMetrics()));
+    const own = this.operationOf(operation);
     own.add(status ?? CLIENT_CLOSED_REQUEST, milliseconds / 1000, requestBytes, responseBytes);
+  }
+
+  /** An operation of a batch has its result: it counts as a request, without a time and a size of its own. */
+  batched(operation: string, status: number): void {
+    this.operationOf(operation).ofStatus(status).count += 1;
   }
 
   /** The values as they are now, to be added up by `sumOf`. */
@@ -120,7 +129,7 @@ export class Metrics {
     this.add(
       'requests_total',
       'counter',
-      'Requests by operation and status; 499: the client had gone',
+      'Requests by operation and status, those of a batch too; 499: the client had gone',
       'sum',
       () => this.perStatus(({ count }, labels) => [{ labels, value: count }]),
     );
@@ -221,6 +230,12 @@ export class Metrics {
 
   private distribution(name: string, help: string, distribution: Distribution): void {
     this.add(name, 'histogram', help, 'sum', () => distribution.samples(PREFIX + name));
+  }
+
+  private operationOf(name: string): OperationMetrics {
+    let own = this.operations.get(name);
+    if (own === undefined) this.operations.set(name, (own = new OperationMetrics()));
+    return own;
   }
 
   private perOperation(
