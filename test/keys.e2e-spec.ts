@@ -77,7 +77,7 @@ describe('the keys of the table', () => {
     const { key, id } = await made();
     expect([await statusOf(app, key), await statusOf(other, key)]).toEqual([200, 200]);
     expect((await manage('revoke', { id })).status).toBe(204);
-    expect(await ended(key)).toBeLessThan(3000);
+    expect(await ended(key)).toBeLessThan(15_000);
     const revokedAt = () => database.sql('select revoked_at from api_keys where id = $1', [id]);
     const first = await revokedAt();
     expect((await manage('revoke', { id })).status).toBe(204);
@@ -88,7 +88,7 @@ describe('the keys of the table', () => {
     const { key, id } = await made();
     expect(await statusOf(other, key)).toBe(200);
     await database.sql('delete from api_keys where id = $1', [id]);
-    expect(await ended(key)).toBeLessThan(3000);
+    expect(await ended(key)).toBeLessThan(15_000);
   });
 
   it('one that expires while it is in memory is refused from then on', async () => {
@@ -286,7 +286,7 @@ describe('the keys of the table', () => {
     const { key } = await made();
     const began = Date.now();
     await until('it works', async () => (await statusOf(other, key)) === 200);
-    expect(Date.now() - began).toBeLessThan(3000);
+    expect(Date.now() - began).toBeLessThan(15_000);
     stopped = true;
     await Promise.all(flood);
   });

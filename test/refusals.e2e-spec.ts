@@ -321,7 +321,7 @@ describe('the limits as they come', () => {
   it('find a fault among a hundred thousand fields without going through all pairs of them', async () => {
     const app = await startApp();
     const fields = Array.from({ length: 100_000 }, (_, n) => `"k${n}":${n}`).join();
-    const began = performance.now();
+    const before = process.cpuUsage();
     const answers = await Promise.all([
       app.post('prune', `{${fields},"thread_ids":["a"],"strategy":"x"}`),
       app.post('list', `{"limit":{${fields}}}`),
@@ -329,8 +329,9 @@ describe('the limits as they come', () => {
       app.post('delete-for-runs', `{"run_ids":[{${fields}}]}`),
     ]);
     expect(answers.map(({ status }) => status)).toEqual([422, 422, 422, 422]);
-    // It takes a second; all pairs, a minute.
-    expect(performance.now() - began).toBeLessThan(15_000);
+    // CPU time of this process, in which the service runs. It takes a second; all pairs, a minute.
+    const { user, system } = process.cpuUsage(before);
+    expect((user + system) / 1e6).toBeLessThan(15);
     await app.close();
   });
 
