@@ -7,7 +7,20 @@ const SERVICE = ['server/create-app.js', 'config/env.js', 'database/database.js'
 export default class extends TestEnvironment {
   async setup() {
     await super.setup();
+    // Node warns its own process object, which no suite can listen to.
+    this.global.nodeWarnings = [];
+    process.on('warning', this.keep);
     this.global.loadService = async () =>
       Object.assign({}, ...(await Promise.all(SERVICE.map((path) => import(`../../dist/src/${path}`)))));
   }
+
+  async teardown() {
+    process.off('warning', this.keep);
+    await super.teardown();
+  }
+
+  keep = (warning) => {
+    // Jest runs on an experimental feature.
+    if (warning.name !== 'ExperimentalWarning') this.global?.nodeWarnings.push(String(warning));
+  };
 }

@@ -1,3 +1,4 @@
+import { onAbort } from './abort.js';
 import { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault } from './error.js';
 
 /** How the service is reached. Times are in milliseconds. */
@@ -204,22 +205,17 @@ export class Transport {
   /** Waits in the queue until a place is handed over. */
   private place(signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      const leave = () => {
-        this.queue.delete(enter);
-        signal?.removeEventListener('abort', stop);
-      };
       const enter = () => {
-        leave();
+        this.queue.delete(enter);
+        forget();
         resolve();
       };
-      const stop = () => {
-        leave();
+      this.queue.add(enter);
+      const forget = onAbort(signal, () => {
+        this.queue.delete(enter);
         // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason is the caller's
         reject(signal?.reason);
-      };
-      this.queue.add(enter);
-      if (signal?.aborted) stop();
-      else signal?.addEventListener('abort', stop, { once: true });
+      });
     });
   }
 
@@ -234,11 +230,9 @@ export class Transport {
     const timeoutMs = Math.min(this.timeoutMs, remainingMs, MAX_TIMER_MS);
     if (timeoutMs <= 0) return failed({ detail: 'the deadline passed', isRetryable: false });
     const abort = new AbortController();
-    const stop = () => {
+    const forget = onAbort(signal, () => {
       abort.abort(signal?.reason);
-    };
-    if (signal?.aborted) stop();
-    else signal?.addEventListener('abort', stop, { once: true });
+    });
     const timer = setTimeout(() => {
       abort.abort(new DOMException(`No answer within ${timeoutMs} ms`, 'TimeoutError'));
     }, timeoutMs);
@@ -268,7 +262,7 @@ export class Transport {
       );
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', stop);
+      forget();
     }
     const foreign = foreignIdOf(response, expected);
     // A proxy's own 502 has no data, and asks for another attempt anyway.
@@ -414,20 +408,18 @@ function codeOf(error: unknown): string {
 /** Rejects with the signal's reason as soon as it is aborted. */
 function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason is the caller's
-      reject(signal?.reason);
-    };
     const timer = setTimeout(
       () => {
-        signal?.removeEventListener('abort', stop);
+        forget();
         resolve();
       },
       Math.min(ms, MAX_TIMER_MS),
     );
-    if (signal?.aborted) stop();
-    else signal?.addEventListener('abort', stop, { once: true });
+    const forget = onAbort(signal, () => {
+      clearTimeout(timer);
+      // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason is the caller's
+      reject(signal?.reason);
+    });
   });
 }
 
@@ -438,15 +430,13 @@ function delayed(signal: AbortSignal, ms: number): { signal: AbortSignal; dispos
   const abort = () => {
     late.abort(signal.reason);
   };
-  const start = () => {
+  const forget = onAbort(signal, () => {
     if (ms > 0) timer = setTimeout(abort, ms);
     else abort();
-  };
-  if (signal.aborted) start();
-  else signal.addEventListener('abort', start, { once: true });
+  });
   const dispose = () => {
     clearTimeout(timer);
-    signal.removeEventListener('abort', start);
+    forget();
   };
   return { signal: late.signal, dispose };
 }
