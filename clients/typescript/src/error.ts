@@ -34,7 +34,7 @@ export interface CheckpointHttpErrorInfo {
 
 /**
  * A call that the service refused, or that got no answer before its deadline. Branch on `type` or `status`; the message is
- * for people. When the network failed, `cause` is what `fetch` threw.
+ * for people. When the network failed, `cause` is the error that it gave.
  */
 export class CheckpointHttpError extends Error implements CheckpointHttpErrorInfo {
   override readonly name = 'CheckpointHttpError';

@@ -1,5 +1,9 @@
 import { onAbort } from './abort.js';
 import { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault } from './error.js';
+import { gzipped } from './gzip.js';
+import { byFetch } from './sending/by-fetch.js';
+import { chosenSend } from './sending/choose.js';
+import type { Incoming, Send } from './sending/send.js';
 
 /** How the service is reached. Times are in milliseconds. */
 export interface TransportOptions {
@@ -34,7 +38,10 @@ export interface TransportOptions {
    * answers that name another thread are refused all the same. Default true.
    */
   checkRequestId?: boolean | undefined;
-  /** Used instead of the global `fetch`, for a proxy, an own connection pool or mutual TLS. */
+  /**
+   * Used in place of Node's HTTP and of the global `fetch`, for a proxy, an own connection pool or mutual TLS. Default: Node's HTTP
+   * where there is one, and the global `fetch` elsewhere, within Next.js, and where undici's global dispatcher was set.
+   */
   fetch?: typeof fetch | undefined;
 }
 
@@ -52,7 +59,7 @@ interface Call {
 export interface Answer {
   /** The parsed body; undefined when there was none. */
   json: unknown;
-  headers: Headers;
+  headers: Incoming['headers'];
 }
 
 const RETRYABLE = new Set([408, 425, 429, 502, 503, 504]);
@@ -62,8 +69,6 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_MISMATCHES = 5;
 /** What the service gives back unchanged. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
-/** How runtimes say that they do not know `cache`: Cloudflare Workers, by their compatibility date. */
-const NO_CACHE_MODES = /['"`]cache['"`]|cache (mode|field|option)/i;
 /** Node's codes for certificates that will not become valid by waiting. */
 const HOPELESS = /CERT|SIGNATURE/;
 
@@ -71,8 +76,11 @@ const HOPELESS = /CERT|SIGNATURE/;
  * After a mismatch: the connection that is used next may be the same one, or mixed up as well, so it is closed behind its answer.
  * Browsers keep this header to themselves.
  */
-const ON_ITS_LAST_CONNECTION =
+const ON_ITS_LAST_CONNECTION: Record<string, string> =
   typeof process === 'undefined' || !('versions' in process) ? {} : { connection: 'close' };
+
+/** What Node's HTTP does not send, though a header may hold it. */
+const CONTROL_CHARACTERS = /[^\t\x20-\x7e\x80-\xff]/;
 
 /** Sends the operations of a checkpoint-backend, again and again until one attempt succeeds or the deadline has passed. */
 export class Transport {
@@ -86,9 +94,7 @@ export class Transport {
   private readonly gzipFromBytes: number;
   private readonly abortGraceMs: number;
   private readonly checkRequestId: boolean;
-  private readonly fetch: typeof fetch;
-  /** Next.js 13 and 14 keep the answer of every fetch, of a POST too, unless it says this. */
-  private cache: { cache?: 'no-store' } = { cache: 'no-store' };
+  private readonly send: Send;
   private free: number;
   private readonly queue = new Set<() => void>();
 
@@ -119,8 +125,7 @@ export class Transport {
     this.free = positive('maxConcurrency', options.maxConcurrency ?? 64);
     this.abortGraceMs = options.abortGraceMs ?? 5_000;
     this.checkRequestId = options.checkRequestId ?? true;
-    // Bound late, so that a global fetch that is instrumented or mocked afterwards is the one that is used.
-    this.fetch = options.fetch ?? ((...request) => globalThis.fetch(...request));
+    this.send = options.fetch === undefined ? chosenSend(this.base) : byFetch(this.base, options.fetch);
   }
 
   /**
@@ -221,7 +226,7 @@ export class Transport {
 
   private async attempt(
     operation: string,
-    body: string | Uint8Array<ArrayBuffer>,
+    body: Payload['bytes'],
     headers: Record<string, string>,
     remainingMs: number,
     signal: AbortSignal | undefined,
@@ -236,19 +241,9 @@ export class Transport {
     const timer = setTimeout(() => {
       abort.abort(new DOMException(`No answer within ${timeoutMs} ms`, 'TimeoutError'));
     }, timeoutMs);
-    let response: Response;
-    let text: string;
+    let answer: Incoming;
     try {
-      response = await this.fetchUncached(this.base + operation, {
-        method: 'POST',
-        headers,
-        body,
-        signal: abort.signal,
-        // The key must not follow a redirect to another host.
-        redirect: 'manual',
-      });
-      // To its end, also when it is an error: only then is the connection free for the next request.
-      text = await response.text();
+      answer = await this.send({ operation, headers, body, signal: abort.signal });
     } catch (error) {
       signal?.throwIfAborted();
       if (isOfFramework(error)) throw error;
@@ -264,45 +259,31 @@ export class Transport {
       clearTimeout(timer);
       forget();
     }
-    const foreign = foreignIdOf(response, expected);
+    const foreign = foreignIdOf(answer, expected);
     // A proxy's own 502 has no data, and asks for another attempt anyway.
-    if (foreign !== undefined && !RETRYABLE.has(response.status)) {
-      return mismatch(`${response.status} with x-request-id ${JSON.stringify(foreign)}`);
+    if (foreign !== undefined && !RETRYABLE.has(answer.status)) {
+      return mismatch(`${answer.status} with x-request-id ${JSON.stringify(foreign)}`);
     }
-    const outcome = read(response, text);
+    const outcome = read(answer);
     const stranger = 'json' in outcome ? expected.stranger(outcome.json) : undefined;
     return stranger === undefined ? outcome : mismatch(stranger);
   }
 
-  private async fetchUncached(url: string, request: RequestInit): Promise<Response> {
-    try {
-      return await this.fetch(url, { ...request, ...this.cache });
-    } catch (error) {
-      const { message } = (error ?? {}) as { message?: unknown };
-      if (!('cache' in this.cache) || !NO_CACHE_MODES.test(String(message))) throw error;
-      this.cache = {};
-      return this.fetch(url, request);
-    }
-  }
-
-  private async encode(
-    json: string,
-  ): Promise<{ bytes: string | Uint8Array<ArrayBuffer>; encoding: string | null }> {
+  private async encode(json: string): Promise<Payload> {
     // No character is longer than three bytes, so most bodies need not be encoded to know that they are short.
-    if (json.length * 3 < this.gzipFromBytes || typeof CompressionStream === 'undefined') {
-      return { bytes: json, encoding: null };
-    }
+    if (json.length * 3 < this.gzipFromBytes) return { bytes: json, encoding: null };
     const bytes = new TextEncoder().encode(json);
-    if (bytes.length < this.gzipFromBytes) return { bytes, encoding: null };
-    const gzip = new CompressionStream('gzip') as unknown as ReadableWritablePair<Uint8Array, Uint8Array>;
-    const zipped = new Uint8Array(
-      await new Response(new Blob([bytes]).stream().pipeThrough(gzip) as ReadableStream).arrayBuffer(),
-    );
-    return zipped.length < bytes.length ? { bytes: zipped, encoding: 'gzip' } : { bytes, encoding: null };
+    const zipped = bytes.length < this.gzipFromBytes ? undefined : await gzipped(bytes);
+    return zipped !== undefined && zipped.length < bytes.length
+      ? { bytes: zipped, encoding: 'gzip' }
+      : { bytes, encoding: null };
   }
 }
 
-type ReadableWritablePair<Out, In> = { readable: ReadableStream<Out>; writable: WritableStream<In> };
+interface Payload {
+  bytes: string | Uint8Array<ArrayBuffer>;
+  encoding: 'gzip' | null;
+}
 
 interface Failed {
   failure: Omit<CheckpointHttpErrorInfo, 'operation' | 'attempts'>;
@@ -318,7 +299,7 @@ interface Expected {
 }
 
 /** The answer's request id when it is another's. One without may be of a proxy on the way, or of an older service. */
-function foreignIdOf({ headers }: Response, { requestId }: Expected): string | undefined {
+function foreignIdOf({ headers }: Incoming, { requestId }: Expected): string | undefined {
   const answered = headers.get('x-request-id');
   if (answered === null || requestId === undefined) return undefined;
   // A proxy may add an id of its own.
@@ -334,16 +315,15 @@ function failed(failure: Failed['failure'], cause?: unknown, retryAfterMs = 0): 
   return { failure, cause, retryAfterMs };
 }
 
-function read(response: Response, text: string): Answer | Failed {
-  const { status, headers } = response;
+function read({ status, statusText, headers, text }: Incoming): Answer | Failed {
   const requestId = headers.get('x-request-id') ?? undefined;
   const known = { status, ...(requestId === undefined ? {} : { requestId }) };
   const json = parse(text);
-  if (response.ok) {
+  if (status >= 200 && status < 300) {
     if (json !== undefined || text === '') return { json, headers };
     return failed({ ...known, detail: 'the answer is not JSON; is baseUrl right?', isRetryable: false });
   }
-  if (response.type === 'opaqueredirect' || (status >= 300 && status < 400)) {
+  if (status === 0 || (status >= 300 && status < 400)) {
     const target = headers.get('location') ?? 'another address';
     return failed({ ...known, detail: `redirects to ${target}; is baseUrl right?`, isRetryable: false });
   }
@@ -352,7 +332,7 @@ function read(response: Response, text: string): Answer | Failed {
     {
       ...known,
       type: typeof problem.type === 'string' ? problem.type : undefined,
-      detail: [problem.detail, problem.title, response.statusText].find(isWords),
+      detail: [problem.detail, problem.title, statusText].find(isWords),
       faults: Array.isArray(problem.errors) ? problem.errors.filter(isFault) : [],
       isRetryable: RETRYABLE.has(status),
     },
@@ -395,14 +375,22 @@ function isOfFramework(error: unknown): boolean {
 
 /** fetch says only "fetch failed"; its cause knows why. By shape, since errors may come from another realm. */
 function reasonOf(error: unknown): string {
-  const { message, cause } = (error ?? {}) as { message?: unknown; cause?: { message?: unknown } | null };
+  const { message, cause, errors } = (error ?? {}) as {
+    message?: unknown;
+    cause?: { message?: unknown } | null;
+    errors?: { message?: unknown }[];
+  };
   const why = codeOf(error) || cause?.message;
-  return isWords(why) ? `${String(message)} (${why})` : String(message ?? error);
+  // Node tries every address of a name; the error about all of them has no message.
+  const each = Array.isArray(errors) ? errors.map((of) => String(of.message)).join(', ') : '';
+  const what = [message, each].find(isWords) ?? String(error);
+  return isWords(why) && !what.includes(why) ? `${what} (${why})` : what;
 }
 
+/** The code of the system or of Node; fetch has it in its cause. */
 function codeOf(error: unknown): string {
-  const code = (error as { cause?: { code?: unknown } | null } | undefined | null)?.cause?.code;
-  return isWords(code) ? code : '';
+  const { code, cause } = (error ?? {}) as { code?: unknown; cause?: { code?: unknown } | null };
+  return [cause?.code, code].find(isWords) ?? '';
 }
 
 /** Rejects with the signal's reason as soon as it is aborted. */
@@ -462,16 +450,26 @@ function lowerCased(headers: Record<string, string>): Record<string, string> {
   return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
 }
 
-/** Checked here, so that later a TypeError of fetch means the network. The values are secrets and stay out of the message. */
+/**
+ * Without white space around the values, as that which a file of a key ends with. Checked here, so that later an error means the
+ * network. The values are secrets and stay out of the message.
+ */
 function checked(headers: Record<string, string>): Record<string, string> {
-  for (const [name, value] of Object.entries(headers)) {
-    try {
-      new Headers([[name, value]]);
-    } catch {
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => {
+      const known = headerValue(name, value);
+      if (known !== null && !CONTROL_CHARACTERS.test(known)) return [name, known];
       throw new TypeError(`The header ${JSON.stringify(name)} has a name or value that HTTP does not allow`);
-    }
+    }),
+  );
+}
+
+function headerValue(name: string, value: string): string | null {
+  try {
+    return new Headers([[name, value]]).get(name);
+  } catch {
+    return null;
   }
-  return headers;
 }
 
 function positive(name: string, value: number): number {

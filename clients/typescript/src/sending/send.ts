@@ -1,0 +1,36 @@
+/** One request to the service. */
+export interface Outgoing {
+  /** As the service names it, such as `get-tuple`. */
+  operation: string;
+  headers: Record<string, string>;
+  /** A text is sent as UTF-8. */
+  body: string | Uint8Array<ArrayBuffer>;
+  /** Ends the attempt when it is aborted. */
+  signal: AbortSignal;
+}
+
+/** A whole answer. */
+export interface Incoming {
+  /** 0 for a redirect of which a browser tells nothing. */
+  status: number;
+  statusText: string;
+  headers: Pick<Headers, 'get'>;
+  /** The decompressed body. */
+  text: string;
+}
+
+/**
+ * One attempt: a `POST`, without following redirects, since the key must not go to another host. Rejects with what the network
+ * said; as soon as the signal is aborted, with anything.
+ * @throws AnswerTooLargeError when the answer has more characters than a string can hold
+ */
+export type Send = (request: Outgoing) => Promise<Incoming>;
+
+/** An answer of more characters than a string can hold: 2²⁹ − 24 in V8. */
+export class AnswerTooLargeError extends Error {
+  override readonly name = 'AnswerTooLargeError';
+
+  constructor(options?: ErrorOptions) {
+    super('the answer is larger than a JavaScript string can be (512 MiB in Node)', options);
+  }
+}
