@@ -1,4 +1,5 @@
 import { JsonPlusSerializer, type SerializerProtocol } from '@langchain/langgraph-checkpoint';
+import { refuseLost } from './unserializable.js';
 
 export interface EncryptedSerializerOptions {
   /** 16, 24 or 32 random bytes, for AES-128, AES-192 or AES-256. Whoever has lost it has lost the threads. */
@@ -50,6 +51,9 @@ export class EncryptedSerializer implements SerializerProtocol {
 
   async dumpsTyped(value: unknown): Promise<[string, Uint8Array]> {
     const [type, plaintext] = (await this.serde.dumpsTyped(value)) as [string, Uint8Array<ArrayBuffer>];
+    refuseLost(value, type, plaintext);
+    // There is nothing to hide in what JSON has no text for, and the saver has to know it.
+    if (type === 'json' && plaintext.length === 0) return [type, plaintext];
     const nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
     const sealed = new Uint8Array(
       await crypto.subtle.encrypt({ name: 'AES-GCM', iv: nonce }, await this.key, plaintext),
@@ -72,7 +76,10 @@ export class EncryptedSerializer implements SerializerProtocol {
         `A stored value of type ${type} is encrypted in a way that is not known here`,
       );
     }
-    return this.serde.loadsTyped(type.slice(0, -SUFFIX.length), await this.decrypt(data)) as Promise<unknown>;
+    const [plainType, plaintext] = [type.slice(0, -SUFFIX.length), await this.decrypt(data)];
+    // As earlier versions encrypted what JSON has no text for.
+    if (plainType === 'json' && plaintext.length === 0) return undefined;
+    return this.serde.loadsTyped(plainType, plaintext) as Promise<unknown>;
   }
 
   private async decrypt(bytes: Uint8Array): Promise<Uint8Array> {

@@ -20,6 +20,7 @@ import {
 import { fromBase64, toBase64 } from './base64.js';
 import { type AskedKey, type Id, idText, idTexts, namespaceText, optionalIdText, strangerTo } from './ids.js';
 import { Transport, type TransportOptions } from './transport.js';
+import { refuseLost } from './unserializable.js';
 import { EMPTY, NEXT_CURSOR, TUPLE_PARTS, type WireHistory, type WireTuple, type WireWrite } from './wire.js';
 
 export interface HttpCheckpointSaverOptions extends TransportOptions {
@@ -176,9 +177,10 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     const rows: WireWrite[] = await Promise.all(
       writes.map(async ([channel, value], position) => {
         // What JSON has no text for, such as a function, is null, as inside a list.
-        const [type, bytes] = (await this.dump(value)) ?? (await this.serde.dumpsTyped(null));
+        const dumped = (await this.dump(channel, value)) ?? (await this.dump(channel, null));
+        const { type, blob } = dumped ?? { type: 'json', blob: '' };
         const idx = slotOf(channel) ?? position;
-        return { task_id: taskId, idx, channel, type, blob: toBase64(bytes), task_path: taskPath };
+        return { task_id: taskId, idx, channel, type, blob, task_path: taskPath };
       }),
     );
     await this.post('put-writes', config, {
@@ -282,24 +284,36 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     return Promise.all(
       Object.entries(versions).map(async ([channel, version]) => {
         const key = { channel, version: String(version) };
-        const dumped = Object.hasOwn(values, channel) ? await this.dump(values[channel]) : undefined;
-        if (dumped === undefined) return { ...key, type: EMPTY, blob: null };
-        const [type, bytes] = dumped;
-        return { ...key, type, blob: toBase64(bytes) };
+        const dumped = Object.hasOwn(values, channel) ? await this.dump(channel, values[channel]) : undefined;
+        return { ...key, ...(dumped ?? { type: EMPTY, blob: null }) };
       }),
     );
   }
 
-  /** Undefined for what JSON has no text for, such as a function: of it the serialiser makes bytes that nobody can read. */
-  private async dump(value: unknown): Promise<[string, Uint8Array] | undefined> {
+  /**
+   * Undefined for what JSON has no text for, such as a function: of it the serialiser makes bytes that nobody can read.
+   * @throws TypeError that names the channel, when the serialiser refuses the value, such as a bigint
+   */
+  private async dump(channel: string, value: unknown): Promise<{ type: string; blob: string } | undefined> {
     if (typeof value === 'function' || typeof value === 'symbol') return undefined;
-    const [type, bytes] = await this.serde.dumpsTyped(value);
-    return type === 'json' && bytes.length === 0 ? undefined : [type, bytes];
+    try {
+      const [type, bytes] = await this.serde.dumpsTyped(value);
+      refuseLost(value, type, bytes);
+      return isWithoutText(type, bytes.length) ? undefined : { type, blob: toBase64(bytes) };
+    } catch (cause) {
+      throw unstorable(`The value of the channel ${JSON.stringify(channel)}`, cause);
+    }
   }
 
   private async dumpMetadata(metadata: CheckpointMetadata): Promise<Record<string, unknown>> {
-    const [, bytes] = await this.metadataSerde.dumpsTyped(metadata);
-    const stored = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
+    let stored: Record<string, unknown>;
+    try {
+      const [type, bytes] = await this.metadataSerde.dumpsTyped(metadata);
+      refuseLost(metadata, type, bytes);
+      stored = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
+    } catch (cause) {
+      throw unstorable('The metadata', cause);
+    }
     for (const [key, value] of Object.entries(stored)) {
       if (typeof value === 'string') stored[key] = value.replaceAll('\0', '');
     }
@@ -346,7 +360,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
 
   private async decodeBlobs(blobs: NonNullable<WireTuple['blobs']>): Promise<Record<string, unknown>> {
     const entries = blobs
-      .filter((blob) => blob.type !== EMPTY && !isWithoutText(blob))
+      .filter(({ type, blob }) => type !== EMPTY && !isWithoutText(type, (blob ?? '').length))
       .map(async ({ channel, type, blob }) => [channel, await this.load(type, blob)] as const);
     return Object.fromEntries(await Promise.all(entries));
   }
@@ -370,9 +384,10 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
   }
 
   private load(type: string | null, blob: string | null): Promise<unknown> {
-    if (isWithoutText({ type, blob })) return Promise.resolve(null);
     // Rows without a type are older than types; LangGraph's savers wrote JSON then.
-    return this.serde.loadsTyped(type ?? 'json', fromBase64(blob ?? ''));
+    const known = type ?? 'json';
+    if (isWithoutText(known, (blob ?? '').length)) return Promise.resolve(null);
+    return this.serde.loadsTyped(known, fromBase64(blob ?? ''));
   }
 }
 
@@ -404,9 +419,14 @@ function configOf(threadId: unknown, checkpointNs: string, checkpointId: string)
   return { configurable: { thread_id: threadId, checkpoint_ns: checkpointNs, checkpoint_id: checkpointId } };
 }
 
-/** As earlier versions of this client stored what JSON has no text for. */
-function isWithoutText({ type, blob }: { type: string | null; blob: string | null }): boolean {
-  return type === 'json' && blob === '';
+/** What the serialiser makes of what JSON has no text for, as PostgresSaver and earlier versions of this client stored it. */
+function isWithoutText(type: string, length: number): boolean {
+  return type === 'json' && length === 0;
+}
+
+function unstorable(what: string, cause: unknown): TypeError {
+  const { message } = (cause ?? {}) as { message?: unknown };
+  return new TypeError(`${what} cannot be stored: ${String(message ?? cause)}`, { cause });
 }
 
 /** As the caller gave it: a number stays one in the configurations that are returned. */
