@@ -19,6 +19,7 @@ import {
 } from '@langchain/langgraph-checkpoint';
 import { fromBase64, toBase64 } from './base64.js';
 import { type AskedKey, type Id, idText, idTexts, namespaceText, optionalIdText, strangerTo } from './ids.js';
+import { OtherLanguageError, isOfPython, refuseOtherLanguage } from './other-language.js';
 import { Transport, type TransportOptions } from './transport.js';
 import { refuseLost } from './unserializable.js';
 import { EMPTY, NEXT_CURSOR, TUPLE_PARTS, type WireHistory, type WireTuple, type WireWrite } from './wire.js';
@@ -330,6 +331,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     if (blobs === undefined || writes === undefined) {
       throw new Error('The service left out blobs or pending_writes: it does not know `include`');
     }
+    refuseOtherLanguage(wire);
     const sends = wire.pending_sends ?? [];
     const [values, pendingWrites, pendingSends, metadata] = await Promise.all([
       this.decodeBlobs(blobs),
@@ -383,11 +385,18 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     return (await this.metadataSerde.loadsTyped(type, bytes)) as CheckpointMetadata;
   }
 
-  private load(type: string | null, blob: string | null): Promise<unknown> {
+  private async load(type: string | null, blob: string | null): Promise<unknown> {
     // Rows without a type are older than types; LangGraph's savers wrote JSON then.
     const known = type ?? 'json';
-    if (isWithoutText(known, (blob ?? '').length)) return Promise.resolve(null);
-    return this.serde.loadsTyped(known, fromBase64(blob ?? ''));
+    if (isWithoutText(known, (blob ?? '').length)) return null;
+    try {
+      return (await this.serde.loadsTyped(known, fromBase64(blob ?? ''))) as unknown;
+    } catch (cause) {
+      // A serializer of the caller's may know the types of Python.
+      if (isOfPython(known))
+        throw new OtherLanguageError(undefined, `a value has the type ${known}`, { cause });
+      throw cause;
+    }
   }
 }
 

@@ -10,4 +10,5 @@ export {
   type HttpCheckpointSaverOptions,
   type PruneStrategy,
 } from './http-checkpoint-saver.js';
+export { OtherLanguageError } from './other-language.js';
 export type { TransportOptions } from './transport.js';
