@@ -17,12 +17,18 @@ export interface CheckpointHttpErrorInfo {
   type?: string | undefined;
   /** What went wrong, for people. */
   detail?: string | undefined;
+  /** What may help, for people. */
+  advice?: string | undefined;
   /** Every fault of a request that got 422. */
   faults?: readonly RequestFault[] | undefined;
   /** The `x-request-id` under which the service logged the last attempt. */
   requestId?: string | undefined;
-  /** How many times the request was sent. */
+  /** How many times the request was sent; 0 when it waited for its turn to the end. */
   attempts: number;
+  /** Milliseconds from the begin of the call to its end. */
+  elapsedMs?: number | undefined;
+  /** The option whose time has passed: `deadlineMs` or `firstAnswerMs`; undefined when the call ended for another reason. */
+  limit?: string | undefined;
   /** Whether the same request may succeed later. */
   isRetryable: boolean;
   /**
@@ -30,6 +36,8 @@ export interface CheckpointHttpErrorInfo {
    * replaces `x-request-id` (see `checkRequestId`).
    */
   isMismatch?: boolean | undefined;
+  /** Whether the request or its answer is larger than the service, or this process, takes. */
+  isTooLarge?: boolean | undefined;
 }
 
 /**
@@ -43,11 +51,15 @@ export class CheckpointHttpError extends Error implements CheckpointHttpErrorInf
   readonly status: number | undefined;
   readonly type: string | undefined;
   readonly detail: string | undefined;
+  readonly advice: string | undefined;
   readonly faults: readonly RequestFault[];
   readonly requestId: string | undefined;
   readonly attempts: number;
+  readonly elapsedMs: number | undefined;
+  readonly limit: string | undefined;
   readonly isRetryable: boolean;
   readonly isMismatch: boolean;
+  readonly isTooLarge: boolean;
 
   constructor(info: CheckpointHttpErrorInfo, options?: ErrorOptions) {
     super(messageOf(info), options);
@@ -56,20 +68,33 @@ export class CheckpointHttpError extends Error implements CheckpointHttpErrorInf
     this.status = info.status;
     this.type = info.type;
     this.detail = info.detail;
+    this.advice = info.advice;
     this.faults = info.faults ?? [];
     this.requestId = info.requestId;
     this.attempts = info.attempts;
+    this.elapsedMs = info.elapsedMs;
+    this.limit = info.limit;
     this.isRetryable = info.isRetryable;
     this.isMismatch = info.isMismatch ?? false;
+    this.isTooLarge = info.isTooLarge ?? false;
   }
 }
 
 function messageOf(info: CheckpointHttpErrorInfo): string {
-  const { operation, threadId, status, type, detail, faults = [], requestId, attempts } = info;
+  const { operation, threadId, status, type, detail, advice, faults = [], requestId } = info;
+  const { attempts, elapsedMs, limit } = info;
   const subject = threadId === undefined ? '' : ` of thread ${JSON.stringify(threadId)}`;
-  const tries = attempts === 1 ? '' : ` after ${attempts} attempts`;
+  const tries = ['before it was sent', ''][attempts] ?? `after ${attempts} attempts`;
   const answer = [status, type, detail].filter((part) => part !== undefined).join(' ');
   const list = faults.map(({ pointer, detail }) => `; ${pointer} ${detail}`).join('');
+  const time =
+    limit === undefined || elapsedMs === undefined ? '' : `; tried for ${seconds(elapsedMs)}, see ${limit}`;
+  const help = advice === undefined ? '' : `. ${advice}`;
   const id = requestId === undefined ? '' : ` (request ${requestId})`;
-  return `${operation}${subject} failed${tries}: ${answer}${list}${id}`;
+  return `${operation}${subject} failed${tries && ` ${tries}`}: ${answer}${list}${time}${help}${id}`;
+}
+
+/** Milliseconds, for people. */
+export function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
 }

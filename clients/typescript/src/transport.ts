@@ -1,9 +1,10 @@
 import { onAbort } from './abort.js';
-import { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault } from './error.js';
+import { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault, seconds } from './error.js';
 import { gzipped } from './gzip.js';
+import { networkFault } from './network-fault.js';
 import { byFetch } from './sending/by-fetch.js';
 import { chosenSend } from './sending/choose.js';
-import type { Incoming, Send } from './sending/send.js';
+import { AnswerTooLargeError, type Incoming, type Send } from './sending/send.js';
 
 /** How the service is reached. Times are in milliseconds. */
 export interface TransportOptions {
@@ -20,6 +21,11 @@ export interface TransportOptions {
   timeoutMs?: number | undefined;
   /** How long one call may take with all its attempts and the pauses between them. Default 120,000. */
   deadlineMs?: number | undefined;
+  /**
+   * How long one call may take while the address refuses connections, is unknown or speaks no HTTP or TLS, and no saver of this
+   * process has ever had an answer from it: it is probably wrong. Default 15,000.
+   */
+  firstAnswerMs?: number | undefined;
   /** The pause before the second attempt is random, up to this; it doubles with every further one. Default 100. */
   backoffMs?: number | undefined;
   /** Longest pause that the client chooses by itself; a `Retry-After` may be longer. Default 5,000. */
@@ -38,6 +44,11 @@ export interface TransportOptions {
    * answers that name another thread are refused all the same. Default true.
    */
   checkRequestId?: boolean | undefined;
+  /**
+   * Called before each pause, with what the call would fail with now and how many milliseconds it may go on. Default: a line of
+   * `console.warn` for the first, and then for one a minute at most.
+   */
+  onRetry?: ((error: CheckpointHttpError, leftMs: number) => void) | undefined;
   /**
    * Used in place of Node's HTTP and of the global `fetch`, for a proxy, an own connection pool or mutual TLS. Default: Node's HTTP
    * where there is one, and the global `fetch` elsewhere, within Next.js, and where undici's global dispatcher was set.
@@ -69,8 +80,17 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_MISMATCHES = 5;
 /** What the service gives back unchanged. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
-/** Node's codes for certificates that will not become valid by waiting. */
-const HOPELESS = /CERT|SIGNATURE/;
+/** How often a saver says at most that it tries again. */
+const WARNING_INTERVAL_MS = 60_000;
+/** How much of an answer that is no problem document an error has. */
+const EXCERPT_LENGTH = 200;
+/** What may help, by status. */
+const ADVICE: Record<number, string | undefined> = {
+  401: 'Check apiKey: it is missing, wrong, expired or revoked',
+  404: 'Check baseUrl: the path before /checkpoints is kept',
+};
+/** The addresses that have answered this process. */
+const answered = new Set<string>();
 
 /**
  * After a mismatch: the connection that is used next may be the same one, or mixed up as well, so it is closed behind its answer.
@@ -85,10 +105,12 @@ const CONTROL_CHARACTERS = /[^\t\x20-\x7e\x80-\xff]/;
 /** Sends the operations of a checkpoint-backend, again and again until one attempt succeeds or the deadline has passed. */
 export class Transport {
   private readonly base: string;
-  private readonly currentKey: () => string | undefined | Promise<string | undefined>;
+  private readonly apiKey: TransportOptions['apiKey'];
   private readonly headers: Record<string, string>;
   private readonly timeoutMs: number;
   private readonly deadlineMs: number;
+  private readonly firstAnswerMs: number;
+  private readonly onRetry: NonNullable<TransportOptions['onRetry']>;
   private readonly backoffMs: number;
   private readonly maxBackoffMs: number;
   private readonly gzipFromBytes: number;
@@ -100,7 +122,7 @@ export class Transport {
 
   /** @throws TypeError when an option makes no sense */
   constructor(options: TransportOptions) {
-    const url = new URL(options.baseUrl);
+    const url = parsed(options.baseUrl);
     if (!/^https?:$/.test(url.protocol)) throw new TypeError('baseUrl must start with http: or https:');
     if (url.username !== '' || url.password !== '') {
       throw new TypeError('baseUrl must not hold a user or password; use apiKey or headers');
@@ -108,9 +130,8 @@ export class Transport {
     if (url.search !== '' || url.hash !== '')
       throw new TypeError('baseUrl must not hold a query or fragment');
     this.base = `${url.href.replace(/\/+$/, '')}/checkpoints/`;
-    const { apiKey } = options;
-    this.currentKey = typeof apiKey === 'function' ? apiKey : () => apiKey;
-    if (typeof apiKey === 'string') checked(keyHeader(apiKey));
+    this.apiKey = options.apiKey;
+    if (typeof this.apiKey === 'string') checked(keyHeader(this.apiKey));
     this.headers = checked(lowerCased(options.headers ?? {}));
     if (!REQUEST_ID.test(this.headers['x-request-id'] ?? 'none')) {
       throw new TypeError(
@@ -119,6 +140,8 @@ export class Transport {
     }
     this.timeoutMs = positive('timeoutMs', options.timeoutMs ?? 60_000);
     this.deadlineMs = positive('deadlineMs', options.deadlineMs ?? 120_000);
+    this.firstAnswerMs = positive('firstAnswerMs', options.firstAnswerMs ?? 15_000);
+    this.onRetry = options.onRetry ?? warnings();
     this.backoffMs = positive('backoffMs', options.backoffMs ?? 100);
     this.maxBackoffMs = positive('maxBackoffMs', options.maxBackoffMs ?? 5_000);
     this.gzipFromBytes = positive('gzipFromBytes', options.gzipFromBytes ?? 65_536);
@@ -156,37 +179,48 @@ export class Transport {
     stranger: NonNullable<Call['stranger']>,
   ): Promise<Answer> {
     signal?.throwIfAborted();
-    const deadline = Date.now() + this.deadlineMs;
+    const began = Date.now();
     const payload = await this.encode(JSON.stringify(body));
     const requestId = this.headers['x-request-id'] ?? newRequestId();
+    const key = typeof this.apiKey === 'function' ? await this.apiKey() : this.apiKey;
+    const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger };
     const headers = {
       accept: 'application/json, application/problem+json',
       'content-type': 'application/json',
       ...(payload.encoding === null ? {} : { 'content-encoding': payload.encoding }),
       'x-request-id': requestId,
-      ...checked(keyHeader(await this.currentKey())),
-      ...this.headers,
     };
-    const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger };
     let mismatches = 0;
-    let isMixedUp = false;
+    let last: Failed | undefined;
     for (let attempt = 1; ; attempt++) {
-      const sent: Record<string, string> = isMixedUp ? { ...headers, ...ON_ITS_LAST_CONNECTION } : headers;
+      const connection = last?.failure.isMismatch === true ? ON_ITS_LAST_CONNECTION : {};
+      const sent = { ...headers, ...checked(keyHeader(key)), ...this.headers, ...connection };
       const outcome: Answer | Failed = await this.turn(signal, () =>
-        this.attempt(operation, payload.bytes, sent, deadline - Date.now(), signal, expected),
+        this.attempt(operation, payload.bytes, sent, began + this.deadlineMs - Date.now(), signal, expected),
       );
       if ('json' in outcome) return outcome;
-      const { failure, retryAfterMs, cause } = outcome;
-      isMixedUp = failure.isMismatch === true;
-      if (isMixedUp) mismatches += 1;
-      const isHopeless = !failure.isRetryable || mismatches >= MAX_MISMATCHES;
-      const pauseMs = retryAfterMs + this.jitter(attempt);
-      if (isHopeless || Date.now() + pauseMs >= deadline) {
-        const info = { requestId, ...failure, operation, threadId, attempts: attempt };
+      // What the deadline has cut short says less than what came before.
+      if (last === undefined || !outcome.isCut) last = outcome;
+      const { failure, retryAfterMs, cause } = last;
+      if (failure.isMismatch === true) mismatches += 1;
+      const elapsedMs = Date.now() - began;
+      const attempts = outcome.isUnsent ? attempt - 1 : attempt;
+      const info = { requestId, ...failure, operation, threadId, attempts, elapsedMs };
+      if (!failure.isRetryable || mismatches >= MAX_MISMATCHES)
         throw new CheckpointHttpError(info, { cause });
-      }
+      const pauseMs = retryAfterMs + this.jitter(attempt);
+      const limit = this.limitOf(outcome);
+      const leftMs = this[limit] - elapsedMs;
+      if (pauseMs >= leftMs) throw new CheckpointHttpError({ ...info, limit }, { cause });
+      this.onRetry(new CheckpointHttpError(info, { cause }), leftMs);
       await sleep(pauseMs, signal);
     }
+  }
+
+  /** The option that bounds a call which has just failed so. */
+  private limitOf({ isUnreachable = false }: Failed): 'firstAnswerMs' | 'deadlineMs' {
+    const isShort = isUnreachable && !answered.has(this.base) && this.firstAnswerMs < this.deadlineMs;
+    return isShort ? 'firstAnswerMs' : 'deadlineMs';
   }
 
   /** Full jitter: anything from none to the exponential bound, so that clients which failed together do not return together. */
@@ -233,7 +267,11 @@ export class Transport {
     expected: Expected,
   ): Promise<Answer | Failed> {
     const timeoutMs = Math.min(this.timeoutMs, remainingMs, MAX_TIMER_MS);
-    if (timeoutMs <= 0) return failed({ detail: 'the deadline passed', isRetryable: false });
+    const isCut = remainingMs < this.timeoutMs;
+    if (timeoutMs <= 0) {
+      const detail = 'it waited for its turn behind others, see maxConcurrency';
+      return { ...failed({ detail, isRetryable: true }), isCut: true, isUnsent: true };
+    }
     const abort = new AbortController();
     const forget = onAbort(signal, () => {
       abort.abort(signal?.reason);
@@ -248,17 +286,19 @@ export class Transport {
       signal?.throwIfAborted();
       if (isOfFramework(error)) throw error;
       const cause: unknown = abort.signal.aborted ? abort.signal.reason : error;
-      return failed(
-        {
-          detail: `no answer from ${new URL(this.base).origin}: ${reasonOf(cause)}`,
-          isRetryable: !HOPELESS.test(codeOf(cause)),
-        },
-        cause,
-      );
+      const { reason, advice, isHopeless, isUnreachable } = networkFault(cause);
+      const isTooLarge = cause instanceof AnswerTooLargeError;
+      const detail = isTooLarge ? reason : `no answer from ${new URL(this.base).origin}: ${reason}`;
+      return {
+        ...failed({ detail, advice, isTooLarge, isRetryable: !isHopeless && !isTooLarge }, cause),
+        isCut: isCut && abort.signal.aborted,
+        isUnreachable,
+      };
     } finally {
       clearTimeout(timer);
       forget();
     }
+    answered.add(this.base);
     const foreign = foreignIdOf(answer, expected);
     // A proxy's own 502 has no data, and asks for another attempt anyway.
     if (foreign !== undefined && !RETRYABLE.has(answer.status)) {
@@ -289,6 +329,12 @@ interface Failed {
   failure: Omit<CheckpointHttpErrorInfo, 'operation' | 'attempts'>;
   retryAfterMs: number;
   cause: unknown;
+  /** The deadline of the call has ended the attempt before its time. */
+  isCut?: boolean;
+  /** The deadline of the call has passed before the attempt began. */
+  isUnsent?: boolean;
+  /** See NetworkFault. */
+  isUnreachable?: boolean;
 }
 
 /** What an answer to a call has to be. */
@@ -321,7 +367,8 @@ function read({ status, statusText, headers, text }: Incoming): Answer | Failed 
   const json = parse(text);
   if (status >= 200 && status < 300) {
     if (json !== undefined || text === '') return { json, headers };
-    return failed({ ...known, detail: 'the answer is not JSON; is baseUrl right?', isRetryable: false });
+    const detail = `the answer is not JSON; is baseUrl right? It begins ${JSON.stringify(excerpt(text))}`;
+    return failed({ ...known, detail, isRetryable: false });
   }
   if (status === 0 || (status >= 300 && status < 400)) {
     const target = headers.get('location') ?? 'another address';
@@ -332,13 +379,23 @@ function read({ status, statusText, headers, text }: Incoming): Answer | Failed 
     {
       ...known,
       type: typeof problem.type === 'string' ? problem.type : undefined,
-      detail: [problem.detail, problem.title, statusText].find(isWords),
+      detail: [problem.detail, problem.title, json === undefined ? excerpt(text) : '', statusText].find(
+        isWords,
+      ),
+      advice: ADVICE[status],
+      isTooLarge: status === 413,
       faults: Array.isArray(problem.errors) ? problem.errors.filter(isFault) : [],
       isRetryable: RETRYABLE.has(status),
     },
     undefined,
     retryAfter(headers.get('retry-after')),
   );
+}
+
+/** What a person may read of a text, in one line. */
+function excerpt(text: string): string {
+  const words = text.slice(0, 10 * EXCERPT_LENGTH).replaceAll(/<(style|script)[^]*?<\/\1>|<[^>]*>|\s+/g, ' ');
+  return words.replaceAll(/ +/g, ' ').trim().slice(0, EXCERPT_LENGTH);
 }
 
 function parse(text: string): unknown {
@@ -371,26 +428,6 @@ function retryAfter(value: string | null): number {
 function isOfFramework(error: unknown): boolean {
   if (typeof error !== 'object' || error === null) return false;
   return '$$typeof' in error || ('digest' in error && typeof error.digest === 'string');
-}
-
-/** fetch says only "fetch failed"; its cause knows why. By shape, since errors may come from another realm. */
-function reasonOf(error: unknown): string {
-  const { message, cause, errors } = (error ?? {}) as {
-    message?: unknown;
-    cause?: { message?: unknown } | null;
-    errors?: { message?: unknown }[];
-  };
-  const why = codeOf(error) || cause?.message;
-  // Node tries every address of a name; the error about all of them has no message.
-  const each = Array.isArray(errors) ? errors.map((of) => String(of.message)).join(', ') : '';
-  const what = [message, each].find(isWords) ?? String(error);
-  return isWords(why) && !what.includes(why) ? `${what} (${why})` : what;
-}
-
-/** The code of the system or of Node; fetch has it in its cause. */
-function codeOf(error: unknown): string {
-  const { code, cause } = (error ?? {}) as { code?: unknown; cause?: { code?: unknown } | null };
-  return [cause?.code, code].find(isWords) ?? '';
 }
 
 /** Rejects with the signal's reason as soon as it is aborted. */
@@ -440,6 +477,26 @@ function newRequestId(): string {
     new Uint8Array(16),
   );
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+function warnings(): NonNullable<TransportOptions['onRetry']> {
+  let quietUntil = 0;
+  return ({ message }, leftMs) => {
+    if (Date.now() < quietUntil) return;
+    quietUntil = Date.now() + WARNING_INTERVAL_MS;
+    const left = Number.isFinite(leftMs) ? ` for up to ${seconds(leftMs)}` : '';
+    console.warn(`langgraph-checkpoint-http: ${message}; tries again${left}`);
+  };
+}
+
+/** The address is not quoted, since it may hold a password. */
+function parsed(baseUrl: unknown): URL {
+  try {
+    return new URL(baseUrl as string);
+  } catch (cause) {
+    const words = baseUrl === undefined ? 'is missing' : 'must be an absolute URL';
+    throw new TypeError(`baseUrl ${words}, such as http://checkpoints:5003`, { cause });
+  }
 }
 
 function keyHeader(key: string | undefined): Record<string, string> {
