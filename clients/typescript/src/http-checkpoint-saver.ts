@@ -18,16 +18,20 @@ import {
   writesSortKey,
 } from '@langchain/langgraph-checkpoint';
 import { fromBase64, toBase64 } from './base64.js';
+import { CheckpointHttpError } from './error.js';
 import { type AskedKey, type Id, idText, idTexts, namespaceText, optionalIdText, strangerTo } from './ids.js';
 import { OtherLanguageError, isOfPython, refuseOtherLanguage } from './other-language.js';
-import { Transport, type TransportOptions } from './transport.js';
+import { type Answer, Transport, type TransportOptions } from './transport.js';
 import { refuseLost } from './unserializable.js';
 import { EMPTY, NEXT_CURSOR, TUPLE_PARTS, type WireHistory, type WireTuple, type WireWrite } from './wire.js';
 
 export interface HttpCheckpointSaverOptions extends TransportOptions {
   /** Turns values into bytes and back; default LangGraph's `JsonPlusSerializer`. Metadata, which is JSON, goes past it. */
   serde?: SerializerProtocol | undefined;
-  /** Most checkpoints that `list` fetches at once, 1 to 1000. Pages start small and grow up to it. Default 100. */
+  /**
+   * Most checkpoints that `list` fetches at once, 1 to 1000. Pages start small and grow up to it, or to some 4 MiB of JSON; when the
+   * service refuses a page as too large, it is asked for half of it. Default 100.
+   */
   pageSize?: number | undefined;
 }
 
@@ -35,6 +39,8 @@ export interface HttpCheckpointSaverOptions extends TransportOptions {
 export type PruneStrategy = 'keep_latest' | 'delete';
 
 const MAX_PAGE_SIZE = 1000;
+/** So many characters of JSON a page should have: a few MB arrive soon, and are soon given back. */
+const PAGE_LENGTH = 4 * 1024 * 1024;
 /** Often the caller wants the newest few only. */
 const FIRST_PAGE_SIZE = 8;
 
@@ -112,21 +118,31 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
         ? found.map(isStranger).find((what) => what !== undefined)
         : 'something in place of a list';
     let left = Math.trunc(options?.limit ?? Infinity);
-    let size = Math.min(FIRST_PAGE_SIZE, this.pageSize);
+    let rows = Math.min(FIRST_PAGE_SIZE, this.pageSize);
     let cursor: string | null = null;
     while (left > 0) {
-      const { json, headers } = await this.transport.call(
-        'list',
-        { ...request, limit: Math.min(size, left), cursor },
-        { threadId: key.thread_id ?? undefined, signal: config.signal, stranger },
-      );
-      for (const tuple of json as WireTuple[]) {
+      const limit = Math.min(rows, left);
+      let page: Answer;
+      try {
+        page = await this.transport.call(
+          'list',
+          { ...request, limit, cursor },
+          { threadId: key.thread_id ?? undefined, signal: config.signal, stranger },
+        );
+      } catch (error) {
+        if (limit === 1 || !(error instanceof CheckpointHttpError && error.isTooLarge)) throw error;
+        rows = Math.floor(limit / 2);
+        continue;
+      }
+      const tuples = page.json as WireTuple[];
+      for (const tuple of tuples) {
         yield await this.decode(tuple, tuple.thread_id);
         left -= 1;
       }
-      cursor = headers.get(NEXT_CURSOR);
+      cursor = page.headers.get(NEXT_CURSOR);
       if (cursor === null) return;
-      size = Math.min(size * 2, this.pageSize);
+      const fitting = Math.max(1, Math.floor((PAGE_LENGTH * tuples.length) / page.length));
+      rows = Math.min(rows * 2, this.pageSize, fitting);
     }
   }
 

@@ -70,6 +70,8 @@ interface Call {
 export interface Answer {
   /** The parsed body; undefined when there was none. */
   json: unknown;
+  /** Characters of the body. */
+  length: number;
   headers: Incoming['headers'];
 }
 
@@ -366,7 +368,7 @@ function read({ status, statusText, headers, text }: Incoming): Answer | Failed 
   const known = { status, ...(requestId === undefined ? {} : { requestId }) };
   const json = parse(text);
   if (status >= 200 && status < 300) {
-    if (json !== undefined || text === '') return { json, headers };
+    if (json !== undefined || text === '') return { json, length: text.length, headers };
     const detail = `the answer is not JSON; is baseUrl right? It begins ${JSON.stringify(excerpt(text))}`;
     return failed({ ...known, detail, isRetryable: false });
   }
