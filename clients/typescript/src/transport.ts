@@ -10,7 +10,10 @@ import { AnswerTooLargeError, type Incoming, type Send } from './sending/send.js
 export interface TransportOptions {
   /** Where the service is, such as `http://checkpoints:5003`; a path is kept as a prefix. */
   baseUrl: string | URL;
-  /** Sent as `x-agent-api-key`. A function is asked before each call, for keys that change, such as a token in a file. */
+  /**
+   * Sent as `x-agent-api-key`. A function is asked before each call, for keys that change, such as a token in a file, and once more
+   * when the service refuses the key by a 401: a call goes on with another key.
+   */
   apiKey?: string | (() => string | undefined | Promise<string | undefined>) | undefined;
   /** Sent with every request; they win over the client's own. */
   headers?: Record<string, string> | undefined;
@@ -184,7 +187,7 @@ export class Transport {
     const began = Date.now();
     const payload = await this.encode(JSON.stringify(body));
     const requestId = this.headers['x-request-id'] ?? newRequestId();
-    const key = typeof this.apiKey === 'function' ? await this.apiKey() : this.apiKey;
+    const key = await KeyOfCall.read(this.apiKey);
     const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger };
     const headers = {
       accept: 'application/json, application/problem+json',
@@ -196,11 +199,12 @@ export class Transport {
     let last: Failed | undefined;
     for (let attempt = 1; ; attempt++) {
       const connection = last?.failure.isMismatch === true ? ON_ITS_LAST_CONNECTION : {};
-      const sent = { ...headers, ...checked(keyHeader(key)), ...this.headers, ...connection };
+      const sent = { ...headers, ...checked(keyHeader(key.text)), ...this.headers, ...connection };
       const outcome: Answer | Failed = await this.turn(signal, () =>
         this.attempt(operation, payload.bytes, sent, began + this.deadlineMs - Date.now(), signal, expected),
       );
       if ('json' in outcome) return outcome;
+      if (outcome.failure.status === 401 && (await key.hasChanged())) continue;
       // What the deadline has cut short says less than what came before.
       if (last === undefined || !outcome.isCut) last = outcome;
       const { failure, retryAfterMs, cause } = last;
@@ -319,6 +323,29 @@ export class Transport {
     return zipped !== undefined && zipped.length < bytes.length
       ? { bytes: zipped, encoding: 'gzip' }
       : { bytes, encoding: null };
+  }
+}
+
+/** The key of one call: as it was at its begin, and after a refusal once more. */
+class KeyOfCall {
+  private isReadAgain = false;
+
+  private constructor(
+    private readonly source: TransportOptions['apiKey'],
+    public text: string | undefined,
+  ) {}
+
+  static async read(source: TransportOptions['apiKey']): Promise<KeyOfCall> {
+    return new KeyOfCall(source, typeof source === 'function' ? await source() : source);
+  }
+
+  /** Reads it again, the first time. */
+  async hasChanged(): Promise<boolean> {
+    if (typeof this.source !== 'function' || this.isReadAgain) return false;
+    this.isReadAgain = true;
+    const before = this.text;
+    this.text = await this.source();
+    return this.text !== before;
   }
 }
 
