@@ -1,4 +1,4 @@
-"""From a request to its answer: encoding, compression, retries, the deadline, and the clients that hold connections."""
+"""From a request to its answer: encoding, compression, retries, the deadline, and the clients that send attempts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import os
 import random
 import re
 import ssl
-import sys
 import threading
 import time
 import weakref
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -26,6 +25,21 @@ from uuid import uuid4
 
 import httpx
 
+from langgraph_checkpoint_http._clients.address import Address
+from langgraph_checkpoint_http._clients.attempt import (
+    CONCURRENCY,
+    DEFAULT_TIMEOUTS,
+    KEPT_SECONDS,
+    Answer,
+    AsyncClient,
+    Attempt,
+    ConnectionFault,
+    Mismatch,
+    SyncClient,
+    Timeouts,
+    within,
+)
+from langgraph_checkpoint_http._clients.via_httpx import HttpxAsyncClient, HttpxClient
 from langgraph_checkpoint_http._errors import (
     CheckpointBackendError,
     CheckpointMismatchError,
@@ -41,22 +55,15 @@ API_KEY_HEADER = "x-agent-api-key"
 REQUEST_ID_HEADER = "x-request-id"
 CURSOR_HEADER = "x-next-cursor"
 
-# Longer than the service makes a request wait for a connection of its own (QUEUE_WAIT_MS) or for its database
-# (OUTAGE_WAIT_MS) before it answers 503.
-DEFAULT_TIMEOUT = httpx.Timeout(60, connect=5)
 DEFAULT_DEADLINE_SECONDS = 120.0
-
-# How many requests are under way at once; further ones wait their turn. They do not wait in httpx's pool, which closes
-# idle connections while requests queue, and goes through the whole queue for each of them.
-_CONCURRENCY = 64
-# Between two steps of an agent a model thinks; the default of five seconds would connect anew for most checkpoints.
-_LIMITS = httpx.Limits(max_connections=_CONCURRENCY, max_keepalive_connections=_CONCURRENCY, keepalive_expiry=60)
+_TIMEOUT = httpx.Timeout(**asdict(DEFAULT_TIMEOUTS))
+_LIMITS = httpx.Limits(
+    max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY, keepalive_expiry=KEPT_SECONDS
+)
 
 _HEADER_VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?|")
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
-_RETRIED_ERRORS = (httpx.TransportError, httpx.DecodingError)
-_NOT_RETRIED_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 # Three new connections that all bring another request's answer are no accident.
 _MAX_MISMATCHES = 3
 _FIRST_PAUSE_SECONDS = 0.1
@@ -82,10 +89,6 @@ class Request:
     stranger: Callable[[Any], str | None] = lambda data: None
 
 
-class Mismatch(Exception):
-    """The answer is another request's."""
-
-
 @dataclass(frozen=True)
 class Reply:
     """The answer to an operation: `data` is None when the answer has no body."""
@@ -102,7 +105,7 @@ class Call:
         self,
         request: Request,
         headers: Mapping[str, str],
-        timeout: httpx.Timeout,
+        timeouts: Timeouts,
         deadline: float,
         check_request_id: bool,
         origin: str,
@@ -122,42 +125,30 @@ class Call:
         self.attempts = 0
         self.mismatches = 0
         self._check_request_id = check_request_id
-        self._timeout = timeout
+        self._timeouts = timeouts
         self._ends = time.monotonic() + deadline
 
     @property
     def remaining(self) -> float:
         return self._ends - time.monotonic()
 
-    def begin(self) -> httpx.Timeout:
-        """Counts an attempt and says how long each of its steps may take."""
+    def attempt(self) -> Attempt:
+        """Counts an attempt and says what it sends."""
         self.attempts += 1
-        left = max(self.remaining, 0.001)
-        steps = {name: left if limit is None else min(limit, left) for name, limit in self._limits()}
-        return httpx.Timeout(**steps)
+        path = f"/checkpoints/{self.request.operation}"
+        return Attempt(path, self.headers, self.content, self._timeouts, self._ends, is_fresh=self.mismatches > 0)
 
-    def _limits(self) -> Iterator[tuple[str, float | None]]:
-        for name in ("connect", "read", "write", "pool"):
-            yield name, getattr(self._timeout, name)
-
-    def check_deadline(self) -> None:
-        """A read timeout is about the pause between two packets; an answer may still take for ever."""
-        if self.remaining <= 0:
-            raise httpx.ReadTimeout("the answer took longer than the deadline")
-
-    def pause_after_error(self, error: Exception) -> float:
+    def pause_after_fault(self, fault: ConnectionFault) -> float:
         """Seconds to wait before the next attempt. Raises when there is none."""
         pause = self._back_off()
-        if isinstance(error, _NOT_RETRIED_ERRORS) or _is_refused_certificate(error) or pause >= self.remaining:
-            reason = str(error) or type(error).__name__
-            what = f"{type(error).__name__}: {reason}" if reason != type(error).__name__ else reason
+        if not fault.may_repeat or _is_refused_certificate(fault) or pause >= self.remaining:
             raise CheckpointUnavailableError(
-                f"{what}, at {self._origin}",
+                f"{fault}, at {self._origin}",
                 operation=self.request.operation,
                 thread_id=self.request.thread_id,
                 request_id=self.request_id,
                 attempts=self.attempts,
-            ) from error
+            ) from fault.__cause__ or fault
         return pause
 
     def pause_after_mismatch(self, mismatch: Mismatch) -> float:
@@ -174,57 +165,58 @@ class Call:
             )
         return pause
 
-    def is_foreign(self, response: httpx.Response) -> bool:
-        """Whether the answer says that it is another request's. One that says nothing may be of a proxy on the way."""
-        answered = response.headers.get(REQUEST_ID_HEADER)
-        if answered is None or not self._check_request_id:
-            self.request_id = answered or self.request_id
-            return False
-        # A proxy may add an id of its own.
-        sent = response.request.headers.get(REQUEST_ID_HEADER, self.request_id)
-        return sent not in [id_.strip() for id_ in answered.split(",")]
+    def settle(self, answer: Answer) -> Reply | float:
+        """The answer's data, or the seconds to wait before the next attempt. Raises when the service said no.
 
-    def refuse_foreign(self, response: httpx.Response) -> None:
-        """Raises Mismatch, unless the answer asks for another attempt anyway."""
-        if response.status_code not in _RETRIED_STATUSES:
-            answered = response.headers[REQUEST_ID_HEADER]
-            raise Mismatch(f"{response.status_code} with {REQUEST_ID_HEADER} {answered!r}, not {self.request_id!r}")
-
-    def settle(self, response: httpx.Response, content: bytes) -> Reply | float:
-        """The answer, or the seconds to wait before the next attempt. Raises when the service said no."""
-        if response.is_success:
-            reply = self._reply(response, content)
+        Raises:
+            Mismatch: The answer is another request's.
+        """
+        self._refuse_foreign(answer)
+        if 200 <= answer.status < 300:
+            reply = self._reply(answer)
             stranger = self.request.stranger(reply.data)
             if stranger is not None:
                 raise Mismatch(stranger)
             return reply
-        if response.status_code in _RETRIED_STATUSES:
-            asked = retry_after_seconds(response.headers.get("retry-after"))
+        if answer.status in _RETRIED_STATUSES:
+            asked = retry_after_seconds(answer.headers.get("retry-after"))
             # Jitter on top: those who were told the same second shall not all come at once.
             pause = (asked or 0) + self._back_off()
             if pause < self.remaining:
                 return pause
-        raise self._problem(response, content)
+        raise self._problem(answer)
 
-    def _reply(self, response: httpx.Response, content: bytes) -> Reply:
+    def _refuse_foreign(self, answer: Answer) -> None:
+        """Raises Mismatch, unless the answer asks for another attempt anyway."""
+        answered = answer.headers.get(REQUEST_ID_HEADER)
+        if answered is None or not self._check_request_id:
+            # One that says nothing may be of a proxy on the way.
+            self.request_id = answered or self.request_id
+            return
+        sent = (answer.sent_headers or self.headers).get(REQUEST_ID_HEADER, self.request_id)
+        # A proxy may add an id of its own.
+        if answer.status not in _RETRIED_STATUSES and sent not in [id_.strip() for id_ in answered.split(",")]:
+            raise Mismatch(f"{answer.status} with {REQUEST_ID_HEADER} {answered!r}, not {self.request_id!r}")
+
+    def _reply(self, answer: Answer) -> Reply:
         try:
-            data = None if response.status_code == 204 else json.loads(content)
+            data = None if answer.status == 204 else json.loads(answer.content)
         except ValueError as error:
-            raise self._error(f"{response.status_code} with a body that is not JSON") from error
-        return Reply(data, response.headers.get(CURSOR_HEADER), len(content))
+            raise self._error(f"{answer.status} with a body that is not JSON") from error
+        return Reply(data, answer.headers.get(CURSOR_HEADER), len(answer.content))
 
-    def _problem(self, response: httpx.Response, content: bytes) -> CheckpointProblemError:
+    def _problem(self, answer: Answer) -> CheckpointProblemError:
         problem: Any = None
-        if "json" in response.headers.get("content-type", ""):
+        if "json" in answer.headers.get("content-type", ""):
             with suppress(ValueError):
-                problem = json.loads(content)
+                problem = json.loads(answer.content)
         if not isinstance(problem, dict):
             problem = {}
         faults = problem.get("errors")
         return CheckpointProblemError(
-            status=response.status_code,
+            status=answer.status,
             type=str(problem.get("type", "about:blank")),
-            title=str(problem.get("title", response.reason_phrase)),
+            title=str(problem.get("title", answer.reason)),
             detail=problem.get("detail"),
             errors=[fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else [],
             operation=self.request.operation,
@@ -269,8 +261,8 @@ def _after_fork_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
-Make = Callable[[], httpx.Client]
-MakeAsync = Callable[[], httpx.AsyncClient]
+Make = Callable[[], "httpx.Client"]
+MakeAsync = Callable[[], "httpx.AsyncClient"]
 
 
 class Transport:
@@ -292,36 +284,37 @@ class Transport:
         client: httpx.Client | Make | None,
         async_client: httpx.AsyncClient | MakeAsync | None,
     ) -> None:
-        if not isinstance(base_url, str) or not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must begin with http:// or https://, not {base_url!r}")
+        self._address = Address.of(base_url)
         if not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
-        self._base_url = base_url.rstrip("/")
-        url = httpx.URL(self._base_url)
-        # For people: without a user and password.
-        self._origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         self._api_key = key_of(api_key) if isinstance(api_key, str) else api_key
         self._headers = {"user-agent": f"langgraph-checkpoint-http/{version('langgraph-checkpoint-http')}"}
         self._headers |= {name.lower(): checked(name.lower(), value) for name, value in (headers or {}).items()}
-        self._timeout = None if timeout is None else httpx.Timeout(timeout)
+        self._timeouts = None if timeout is None else Timeouts.of(timeout)
         self._deadline = deadline
         self._check_request_id = check_request_id
-        self._given = client if isinstance(client, httpx.Client) else None
-        self._given_async = async_client if isinstance(async_client, httpx.AsyncClient) else None
-        self._make: Make = _new_client if client is None or isinstance(client, httpx.Client) else client
-        self._make_async: MakeAsync = (
-            _new_async_client if async_client is None or isinstance(async_client, httpx.AsyncClient) else async_client
-        )
+        self._given: SyncClient | None = None
+        self._given_async: AsyncClient | None = None
+        self._make: Make | None = None
+        self._make_async: MakeAsync | None = None
+        if client is None or callable(client):
+            self._make = client
+        else:
+            self._given = HttpxClient(self._address.url, client)
+        if async_client is None or callable(async_client):
+            self._make_async = async_client
+        else:
+            self._given_async = HttpxAsyncClient(self._address.url, async_client)
         self._closed = False
         self._process = self._given_in = this_process()
         self._open_nothing()
         _transports.add(self)
 
     def _open_nothing(self) -> None:
-        self._own: httpx.Client | None = None
-        self._turns = threading.BoundedSemaphore(_CONCURRENCY)
+        self._own: SyncClient | None = None
+        self._turns = threading.BoundedSemaphore(CONCURRENCY)
         # Connections belong to the event loop that opened them, and a program may run one loop after another.
-        self._own_async: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+        self._own_async: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
         self._async_turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         self._lock = threading.Lock()
 
@@ -342,10 +335,9 @@ class Transport:
         call = self._call(request, client)
         while True:
             try:
-                with self._turn(client, call):
-                    outcome = self._attempt(client, call)
-            except _RETRIED_ERRORS as error:
-                pause = call.pause_after_error(error)
+                outcome = self._attempt(client, call)
+            except ConnectionFault as fault:
+                pause = call.pause_after_fault(fault)
             except Mismatch as mismatch:
                 pause = call.pause_after_mismatch(mismatch)
             else:
@@ -359,10 +351,9 @@ class Transport:
         call = self._call(request, client)
         while True:
             try:
-                async with self._aturn(turns, call):
-                    outcome = await self._aattempt(client, call)
-            except _RETRIED_ERRORS as error:
-                pause = call.pause_after_error(error)
+                outcome = await self._aattempt(client, turns, call)
+            except ConnectionFault as fault:
+                pause = call.pause_after_fault(fault)
             except Mismatch as mismatch:
                 pause = call.pause_after_mismatch(mismatch)
             else:
@@ -390,91 +381,39 @@ class Transport:
         if own is not None:
             await own.aclose()
 
-    def _call(self, request: Request, client: httpx.Client | httpx.AsyncClient) -> Call:
+    def _call(self, request: Request, client: SyncClient | AsyncClient) -> Call:
         headers = self._headers
         key = key_of(self._api_key()) if callable(self._api_key) else self._api_key
         if key:
             headers = {**headers, API_KEY_HEADER: key}
-        timeout = client.timeout if self._timeout is None else self._timeout
-        return Call(request, headers, timeout, self._deadline, self._check_request_id, self._origin)
+        timeouts = self._timeouts or client.timeouts
+        return Call(request, headers, timeouts, self._deadline, self._check_request_id, self._address.origin)
 
-    @contextmanager
-    def _turn(self, client: httpx.Client, call: Call) -> Iterator[None]:
-        """Waits until there is a place for one more request. A client that was given has limits of its own."""
-        if client is self._given:
-            yield
-            return
+    def _attempt(self, client: SyncClient, call: Call) -> Reply | float:
+        if client is self._given:  # It has limits of its own.
+            return client.send(call.attempt(), call.settle)
         turns = self._turns
         if not turns.acquire(timeout=max(call.remaining, 0.001)):
-            raise httpx.PoolTimeout("too many requests were under way until the deadline")
+            raise ConnectionFault("PoolTimeout", "too many requests were under way until the deadline")
         try:
-            yield
+            return client.send(call.attempt(), call.settle)
         finally:
             turns.release()
 
-    @asynccontextmanager
-    async def _aturn(self, turns: asyncio.Semaphore | None, call: Call) -> AsyncIterator[None]:
+    async def _aattempt(self, client: AsyncClient, turns: asyncio.Semaphore | None, call: Call) -> Reply | float:
         if turns is None:
-            yield
-            return
-        async with _deadline(call.remaining):
+            return await client.send(call.attempt(), call.settle)
+        if turns.locked():
+            async with within(call.remaining):
+                await turns.acquire()
+        else:
             await turns.acquire()
         try:
-            yield
+            return await client.send(call.attempt(), call.settle)
         finally:
             turns.release()
 
-    def _attempt(self, client: httpx.Client, call: Call) -> Reply | float:
-        # After a mismatch, a connection that nothing else has used: idle ones of the same client may be mixed up, too.
-        anew = call.mismatches > 0 and client is not self._given
-        with (
-            self._make() if anew else nullcontext(client) as used,
-            used.stream(
-                "POST", self._url(call), content=call.content, headers=call.headers, timeout=call.begin()
-            ) as response,
-        ):
-            try:
-                if call.is_foreign(response):
-                    call.refuse_foreign(response)
-                content = bytearray()
-                for chunk in response.iter_bytes():
-                    content += chunk
-                    call.check_deadline()
-                return call.settle(response, bytes(content))
-            except Mismatch:
-                # The next answer that comes over it would be another's as well.
-                stream = response.extensions.get("network_stream")
-                if stream is not None:
-                    stream.close()
-                raise
-
-    async def _aattempt(self, client: httpx.AsyncClient, call: Call) -> Reply | float:
-        anew = call.mismatches > 0 and client is not self._given_async
-        async with (
-            _deadline(call.remaining),
-            self._make_async() if anew else nullcontext(client) as used,
-            used.stream(
-                "POST", self._url(call), content=call.content, headers=call.headers, timeout=call.begin()
-            ) as response,
-        ):
-            try:
-                if call.is_foreign(response):
-                    call.refuse_foreign(response)
-                content = bytearray()
-                async for chunk in response.aiter_bytes():
-                    content += chunk
-                    call.check_deadline()
-                return call.settle(response, bytes(content))
-            except Mismatch:
-                stream = response.extensions.get("network_stream")
-                if stream is not None:
-                    await stream.aclose()
-                raise
-
-    def _url(self, call: Call) -> str:
-        return f"{self._base_url}/checkpoints/{call.request.operation}"
-
-    def _client(self) -> httpx.Client:
+    def _client(self) -> SyncClient:
         self.forget_parent()
         if self._given is not None:
             self._check_given("client")
@@ -482,10 +421,11 @@ class Transport:
         with self._lock:
             self._check_open()
             if self._own is None:
-                self._own = self._make()
+                make = self._make or _new_client
+                self._own = HttpxClient(self._address.url, make(), make)
             return self._own
 
-    def _async_client(self) -> tuple[httpx.AsyncClient, asyncio.Semaphore | None]:
+    def _async_client(self) -> tuple[AsyncClient, asyncio.Semaphore | None]:
         self.forget_parent()
         if self._given_async is not None:
             self._check_given("async_client")
@@ -497,8 +437,9 @@ class Transport:
             if own is None:
                 for ended in [other for other in self._own_async if other.is_closed()]:
                     del self._own_async[ended], self._async_turns[ended]
-                own = self._own_async[loop] = self._make_async()
-                self._async_turns[loop] = asyncio.Semaphore(_CONCURRENCY)
+                make = self._make_async or _new_async_client
+                own = self._own_async[loop] = HttpxAsyncClient(self._address.url, make(), make)
+                self._async_turns[loop] = asyncio.Semaphore(CONCURRENCY)
             return own, self._async_turns[loop]
 
     def _check_open(self) -> None:
@@ -527,28 +468,11 @@ def checked(name: str, value: str) -> str:
 
 
 def _new_client() -> httpx.Client:
-    return httpx.Client(timeout=DEFAULT_TIMEOUT, limits=_LIMITS)
+    return httpx.Client(timeout=_TIMEOUT, limits=_LIMITS)
 
 
 def _new_async_client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=DEFAULT_TIMEOUT, limits=_LIMITS)
-
-
-if sys.version_info >= (3, 11):
-
-    @asynccontextmanager
-    async def _deadline(seconds: float) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            raise httpx.ReadTimeout("the answer took longer than the deadline") from error
-
-else:  # Each step of an attempt has its own timeout; together they may pass the deadline by a few.
-
-    @asynccontextmanager
-    async def _deadline(seconds: float) -> AsyncIterator[None]:
-        yield
+    return httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS)
 
 
 def encode(request: Request) -> bytes:

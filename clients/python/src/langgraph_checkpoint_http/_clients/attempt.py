@@ -1,0 +1,145 @@
+"""One attempt of an operation, its answer, what can go wrong with it, and what sends it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds that each step of an attempt may take without any progress; None is without a limit."""
+
+    connect: float | None
+    read: float | None
+    write: float | None
+    pool: float | None
+
+    @classmethod
+    def of(cls, given: Any) -> Timeouts:
+        """From seconds for every step, or from an `httpx.Timeout`."""
+        if isinstance(given, (int, float)):
+            return cls(given, given, given, given)
+        return cls(given.connect, given.read, given.write, given.pool)
+
+
+# Longer than the service makes a request wait for a connection of its own (QUEUE_WAIT_MS) or for its database
+# (OUTAGE_WAIT_MS) before it answers 503.
+DEFAULT_TIMEOUTS = Timeouts(connect=5, read=60, write=60, pool=60)
+# How many requests are under way at once; further ones wait their turn, here and not in a client: httpx's pool closes
+# idle connections while requests queue, and goes through the whole queue for each of them.
+CONCURRENCY = 64
+# Between two steps of an agent a model thinks; connections wait for it this long.
+KEPT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is sent. `path` follows the base URL, `headers` have lower-case names.
+
+    No step goes on after `ends`, a time of `time.monotonic()`.
+    """
+
+    path: str
+    headers: Mapping[str, str]
+    content: bytes
+    timeouts: Timeouts
+    ends: float
+    # Over a connection that nothing else has used: after a mix-up idle ones are suspect, too.
+    is_fresh: bool = False
+
+    def limit(self, seconds: float | None) -> float:
+        """How long a step may take that has so many seconds by itself."""
+        left = max(self.ends - time.monotonic(), 0.001)
+        return left if seconds is None else min(seconds, left)
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.ends
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: `headers` have lower-case names, those that came twice are joined; `content` is inflated."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    content: bytes | bytearray
+    # What was sent in place of the attempt's own headers, by a client with hooks.
+    sent_headers: Mapping[str, str] | None = None
+
+
+class ConnectionFault(Exception):
+    """No usable answer came. `__cause__` is the error of the socket, if it was one."""
+
+    def __init__(self, name: str, reason: str = "", *, may_repeat: bool = True) -> None:
+        self.may_repeat = may_repeat
+        super().__init__(f"{name}: {reason}" if reason else name)
+
+
+class Mismatch(Exception):
+    """The answer is another request's. Its connection is closed, since the next answer would be another's as well."""
+
+
+Settle = Callable[[Answer], T]
+
+
+class SyncClient(Protocol):
+    """Sends attempts and keeps connections. `timeouts` hold unless the checkpointer was given others."""
+
+    timeouts: Timeouts
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def send(self, attempt: Attempt, settle: Settle[T]) -> T:
+        """What `settle` makes of the answer. The connection is kept, unless `settle` raises Mismatch.
+
+        Raises:
+            ConnectionFault: No usable answer came.
+        """
+
+    def close(self) -> None: ...
+
+
+class AsyncClient(Protocol):
+    """As SyncClient, for one event loop."""
+
+    timeouts: Timeouts
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    async def send(self, attempt: Attempt, settle: Settle[T]) -> T: ...
+
+    async def aclose(self) -> None: ...
+
+
+def deadline_fault() -> ConnectionFault:
+    return ConnectionFault("ReadTimeout", "the answer took longer than the deadline")
+
+
+if sys.version_info >= (3, 11):
+
+    @asynccontextmanager
+    async def within(seconds: float) -> AsyncIterator[None]:
+        """Ends what takes longer with a ConnectionFault."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            raise deadline_fault() from error
+
+else:  # Each step of an attempt has its own timeout; together they may pass the deadline by a few.
+
+    @asynccontextmanager
+    async def within(seconds: float) -> AsyncIterator[None]:
+        yield

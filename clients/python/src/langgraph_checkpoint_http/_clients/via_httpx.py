@@ -1,0 +1,120 @@
+"""Attempts sent by httpx: with a client that a caller gave, or with one of our own where a proxy is on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import httpx
+
+from langgraph_checkpoint_http._clients.attempt import (
+    Answer,
+    Attempt,
+    ConnectionFault,
+    Mismatch,
+    Settle,
+    T,
+    Timeouts,
+    deadline_fault,
+    within,
+)
+
+_FAULTS = (httpx.TransportError, httpx.DecodingError)
+_NOT_REPEATED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+
+
+class HttpxClient:
+    """Sends by an `httpx.Client`. With `make` it can have a fresh connection: that of another client."""
+
+    def __init__(self, base_url: str, client: httpx.Client, make: Callable[[], httpx.Client] | None = None) -> None:
+        self.timeouts = Timeouts.of(client.timeout)
+        self._base_url = base_url
+        self._client = client
+        self._make = make
+
+    @property
+    def is_closed(self) -> bool:
+        return self._client.is_closed
+
+    def send(self, attempt: Attempt, settle: Settle[T]) -> T:
+        make = self._make if attempt.is_fresh else None
+        with (
+            _faults(),
+            make() if make else nullcontext(self._client) as client,
+            client.stream("POST", self._base_url + attempt.path, **_options(attempt)) as response,
+        ):
+            try:
+                content = bytearray()
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if attempt.is_over:  # A read timeout is about the pause between two packets.
+                        raise deadline_fault()
+                return settle(_answer(response, content))
+            except Mismatch:
+                stream = response.extensions.get("network_stream")
+                if stream is not None:
+                    stream.close()
+                raise
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class HttpxAsyncClient:
+    """Sends by an `httpx.AsyncClient`; see HttpxClient."""
+
+    def __init__(
+        self, base_url: str, client: httpx.AsyncClient, make: Callable[[], httpx.AsyncClient] | None = None
+    ) -> None:
+        self.timeouts = Timeouts.of(client.timeout)
+        self._base_url = base_url
+        self._client = client
+        self._make = make
+
+    @property
+    def is_closed(self) -> bool:
+        return self._client.is_closed
+
+    async def send(self, attempt: Attempt, settle: Settle[T]) -> T:
+        make = self._make if attempt.is_fresh else None
+        with _faults():
+            async with (
+                within(attempt.limit(None)),
+                make() if make else nullcontext(self._client) as client,
+                client.stream("POST", self._base_url + attempt.path, **_options(attempt)) as response,
+            ):
+                try:
+                    content = bytearray()
+                    async for chunk in response.aiter_bytes():
+                        content += chunk
+                        if attempt.is_over:
+                            raise deadline_fault()
+                    return settle(_answer(response, content))
+                except Mismatch:
+                    stream = response.extensions.get("network_stream")
+                    if stream is not None:
+                        await stream.aclose()
+                    raise
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+def _options(attempt: Attempt) -> dict[str, Any]:
+    steps = {name: attempt.limit(getattr(attempt.timeouts, name)) for name in ("connect", "read", "write", "pool")}
+    return {"content": attempt.content, "headers": attempt.headers, "timeout": httpx.Timeout(**steps)}
+
+
+def _answer(response: httpx.Response, content: bytearray) -> Answer:
+    # A hook of the client may have sent another id.
+    return Answer(response.status_code, response.reason_phrase, response.headers, content, response.request.headers)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except _FAULTS as error:
+        may_repeat = not isinstance(error, _NOT_REPEATED)
+        raise ConnectionFault(type(error).__name__, str(error), may_repeat=may_repeat) from error
