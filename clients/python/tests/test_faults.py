@@ -25,6 +25,7 @@ from langgraph_checkpoint_http import (
     CheckpointUnavailableError,
     HttpCheckpointSaver,
 )
+from langgraph_checkpoint_http._clients.attempt import ConnectionFault
 
 CONFIG: Any = {"configurable": {"thread_id": "faults", "checkpoint_ns": ""}}
 BOTH = pytest.mark.parametrize("synchronous", [False, True], ids=["async", "sync"])
@@ -158,7 +159,7 @@ async def test_the_deadline_is_for_the_whole_call(service: Service, kind: str, s
             assert isinstance(raised.value, CheckpointProblemError)
         else:
             assert isinstance(raised.value, CheckpointUnavailableError)
-            assert isinstance(raised.value.__cause__, httpx.TransportError)
+            assert isinstance(raised.value.__cause__, (OSError, ConnectionFault))
         # The deadline may end the last one on its way.
         assert raised.value.attempts - len(front.seen) in (0, 1)
 
@@ -188,6 +189,20 @@ async def test_what_no_header_can_hold_is_refused_and_not_quoted(key: str, synch
     for raised in (given, of_headers, asked):
         assert key not in str(raised.value)
         assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "name", ["x y", "", "x:", "näme", "a\r\nb", "Content-Length", "transfer-encoding", "Connection"]
+)
+def test_a_header_that_would_break_a_request_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be set"):
+        HttpCheckpointSaver("http://service", headers={name: "1"})
+
+
+def test_a_header_that_is_no_text_is_refused() -> None:
+    headers: Any = {"x-team": 7}
+    with pytest.raises(TypeError, match="x-team"):
+        HttpCheckpointSaver("http://service", headers=headers)
 
 
 @BOTH

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
@@ -25,6 +25,7 @@ from langgraph_checkpoint_http import _codec as codec
 from langgraph_checkpoint_http._transport import DEFAULT_DEADLINE_SECONDS, ApiKey, Make, MakeAsync, Transport
 
 if TYPE_CHECKING:
+    import httpx
     from typing_extensions import Self
 
 # A key is sent to the service that it was given for, so the variables belong together in pairs.
@@ -50,10 +51,12 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         deadline: Seconds after which an operation gives up, all repetitions and pauses included.
         check_request_id: Whether answers with another `x-request-id` than was sent are refused. Turn it off behind a
             proxy that replaces this header; answers that name another thread are refused all the same.
-        client: Used for synchronous calls in place of one of its own. An `httpx.Client` is never closed here, and
-            refused in a forked child; a function that makes one is called once in each process.
+        client: Used for synchronous calls in place of its own, faster connections. An `httpx.Client` is never closed
+            here, and refused in a forked child; a function that makes one is called once in each process.
         async_client: The same for asynchronous calls, with an `httpx.AsyncClient`. A client belongs to one event loop;
             a function is called once for each.
+        ssl_context: Whom connections of its own trust, in place of `SSL_CERT_FILE`, `SSL_CERT_DIR` or the public
+            authorities.
         serde: Turns values into bytes; as in every LangGraph checkpointer.
     """
 
@@ -68,6 +71,7 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         check_request_id: bool = True,
         client: httpx.Client | Make | None = None,
         async_client: httpx.AsyncClient | MakeAsync | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         serde: SerializerProtocol | None = None,
     ) -> None:
         super().__init__(serde=serde)
@@ -80,6 +84,7 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
             check_request_id=check_request_id,
             client=client,
             async_client=async_client,
+            ssl_context=ssl_context,
         )
 
     @classmethod

@@ -16,20 +16,17 @@ import weakref
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import httpx
-
 from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
     CONCURRENCY,
-    DEFAULT_TIMEOUTS,
-    KEPT_SECONDS,
     Answer,
     AsyncClient,
     Attempt,
@@ -39,7 +36,10 @@ from langgraph_checkpoint_http._clients.attempt import (
     Timeouts,
     within,
 )
-from langgraph_checkpoint_http._clients.via_httpx import HttpxAsyncClient, HttpxClient
+from langgraph_checkpoint_http._clients.environment import proxy_for, trusted_authorities
+from langgraph_checkpoint_http._clients.event_loop import EventLoopClient
+from langgraph_checkpoint_http._clients.process import this_process
+from langgraph_checkpoint_http._clients.sockets import SocketClient
 from langgraph_checkpoint_http._errors import (
     CheckpointBackendError,
     CheckpointMismatchError,
@@ -49,6 +49,7 @@ from langgraph_checkpoint_http._errors import (
 )
 
 if TYPE_CHECKING:
+    import httpx
     from typing_extensions import Self
 
 API_KEY_HEADER = "x-agent-api-key"
@@ -56,11 +57,10 @@ REQUEST_ID_HEADER = "x-request-id"
 CURSOR_HEADER = "x-next-cursor"
 
 DEFAULT_DEADLINE_SECONDS = 120.0
-_TIMEOUT = httpx.Timeout(**asdict(DEFAULT_TIMEOUTS))
-_LIMITS = httpx.Limits(
-    max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY, keepalive_expiry=KEPT_SECONDS
-)
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
+# They say where a request ends.
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 _HEADER_VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?|")
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
@@ -108,10 +108,10 @@ class Call:
         timeouts: Timeouts,
         deadline: float,
         check_request_id: bool,
-        origin: str,
+        where: str,
     ):
         self.request = request
-        self._origin = origin
+        self._where = where
         self.request_id = str(uuid4())
         content = encode(request)
         compressed = compress(content)
@@ -143,7 +143,7 @@ class Call:
         pause = self._back_off()
         if not fault.may_repeat or _is_refused_certificate(fault) or pause >= self.remaining:
             raise CheckpointUnavailableError(
-                f"{fault}, at {self._origin}",
+                f"{fault}, at {self._where}",
                 operation=self.request.operation,
                 thread_id=self.request.thread_id,
                 request_id=self.request_id,
@@ -239,12 +239,6 @@ class Call:
         return random.uniform(0, min(_MAX_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self.attempts - 1, 16)))
 
 
-def this_process() -> object:
-    """Equal in one process, different in its children. Some servers fork in C, without hooks; the id tells then."""
-    return _process, os.getpid()
-
-
-_process = object()
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
 # What a parent opened stays referenced in its children: closing it might end the parent's TLS session, or take its
 # socket out of an event loop that both share.
@@ -252,8 +246,6 @@ _of_parents: list[object] = []
 
 
 def _after_fork_in_child() -> None:
-    global _process
-    _process = object()
     for transport in list(_transports):
         transport.forget_parent()
 
@@ -283,6 +275,7 @@ class Transport:
         check_request_id: bool,
         client: httpx.Client | Make | None,
         async_client: httpx.AsyncClient | MakeAsync | None,
+        ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._address = Address.of(base_url)
         if not deadline > 0:
@@ -300,11 +293,16 @@ class Transport:
         if client is None or callable(client):
             self._make = client
         else:
-            self._given = HttpxClient(self._address.url, client)
+            from langgraph_checkpoint_http._clients.via_httpx import HttpxClient
+
+            self._given = HttpxClient(self._address, client)
         if async_client is None or callable(async_client):
             self._make_async = async_client
         else:
-            self._given_async = HttpxAsyncClient(self._address.url, async_client)
+            from langgraph_checkpoint_http._clients.via_httpx import HttpxAsyncClient
+
+            self._given_async = HttpxAsyncClient(self._address, async_client)
+        self._tls_context = ssl_context
         self._closed = False
         self._process = self._given_in = this_process()
         self._open_nothing()
@@ -387,7 +385,7 @@ class Transport:
         if key:
             headers = {**headers, API_KEY_HEADER: key}
         timeouts = self._timeouts or client.timeouts
-        return Call(request, headers, timeouts, self._deadline, self._check_request_id, self._address.origin)
+        return Call(request, headers, timeouts, self._deadline, self._check_request_id, client.where)
 
     def _attempt(self, client: SyncClient, call: Call) -> Reply | float:
         if client is self._given:  # It has limits of its own.
@@ -421,8 +419,7 @@ class Transport:
         with self._lock:
             self._check_open()
             if self._own is None:
-                make = self._make or _new_client
-                self._own = HttpxClient(self._address.url, make(), make)
+                self._own = self._new_client()
             return self._own
 
     def _async_client(self) -> tuple[AsyncClient, asyncio.Semaphore | None]:
@@ -437,10 +434,42 @@ class Transport:
             if own is None:
                 for ended in [other for other in self._own_async if other.is_closed()]:
                     del self._own_async[ended], self._async_turns[ended]
-                make = self._make_async or _new_async_client
-                own = self._own_async[loop] = HttpxAsyncClient(self._address.url, make(), make)
+                own = self._own_async[loop] = self._new_async_client()
                 self._async_turns[loop] = asyncio.Semaphore(CONCURRENCY)
             return own, self._async_turns[loop]
+
+    def _new_client(self) -> SyncClient:
+        make, proxy = self._make, proxy_for(self._address)
+        if make is None and proxy is None:
+            return SocketClient(self._address, self._tls())
+        # Imported where it is needed: few need it, and it takes longer than all the rest.
+        import httpx
+
+        from langgraph_checkpoint_http._clients.via_httpx import HttpxClient, ours
+
+        if make is None:
+            make = partial(httpx.Client, **ours(self._tls_context))
+            return HttpxClient(self._address, make(), make, proxy or "")
+        return HttpxClient(self._address, make(), make)
+
+    def _new_async_client(self) -> AsyncClient:
+        make, proxy = self._make_async, proxy_for(self._address)
+        if make is None and proxy is None:
+            return EventLoopClient(self._address, self._tls())
+        import httpx
+
+        from langgraph_checkpoint_http._clients.via_httpx import HttpxAsyncClient, ours
+
+        if make is None:
+            make = partial(httpx.AsyncClient, **ours(self._tls_context))
+            return HttpxAsyncClient(self._address, make(), make, proxy or "")
+        return HttpxAsyncClient(self._address, make(), make)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """Made once: reading all public authorities takes 20 ms."""
+        if self._address.is_tls and self._tls_context is None:
+            self._tls_context = trusted_authorities()
+        return self._tls_context if self._address.is_tls else None
 
     def _check_open(self) -> None:
         if self._closed:
@@ -457,22 +486,18 @@ class Transport:
 
 def key_of(key: str | None) -> str | None:
     """The key as it is sent: one that was read from a file ends with a newline."""
-    return checked(API_KEY_HEADER, key.strip()) if isinstance(key, str) else key
+    return checked(API_KEY_HEADER, key.strip() if isinstance(key, str) else key) if key else None
 
 
 def checked(name: str, value: str) -> str:
-    """The value of a header. It may be a secret, which httpx and h11 would quote in their errors."""
-    if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
+    """The value of a header. It may be a secret, so errors do not quote it."""
+    if not isinstance(value, str):
+        raise TypeError(f'The header "{name}" must be text, not {type(value).__name__}')
+    if not _HEADER_NAME.fullmatch(name) or name in _FRAMING:
+        raise ValueError(f'The header "{name}" cannot be set')
+    if not _HEADER_VALUE.fullmatch(value):
         raise ValueError(f'The header "{name}" has a value that HTTP does not allow')
     return value
-
-
-def _new_client() -> httpx.Client:
-    return httpx.Client(timeout=_TIMEOUT, limits=_LIMITS)
-
-
-def _new_async_client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS)
 
 
 def encode(request: Request) -> bytes:

@@ -36,6 +36,8 @@ DEFAULT_TIMEOUTS = Timeouts(connect=5, read=60, write=60, pool=60)
 # How many requests are under way at once; further ones wait their turn, here and not in a client: httpx's pool closes
 # idle connections while requests queue, and goes through the whole queue for each of them.
 CONCURRENCY = 64
+# A body up to this size is sent in one piece with its head: copying it costs less than another packet.
+JOINED_BYTES = 64 * 1024
 # Between two steps of an agent a model thinks; connections wait for it this long.
 KEPT_SECONDS = 60.0
 
@@ -96,6 +98,8 @@ class SyncClient(Protocol):
     """Sends attempts and keeps connections. `timeouts` hold unless the checkpointer was given others."""
 
     timeouts: Timeouts
+    # Where it sends to, for people.
+    where: str
 
     @property
     def is_closed(self) -> bool: ...
@@ -114,6 +118,7 @@ class AsyncClient(Protocol):
     """As SyncClient, for one event loop."""
 
     timeouts: Timeouts
+    where: str
 
     @property
     def is_closed(self) -> bool: ...
@@ -125,6 +130,13 @@ class AsyncClient(Protocol):
 
 def deadline_fault() -> ConnectionFault:
     return ConnectionFault("ReadTimeout", "the answer took longer than the deadline")
+
+
+_SILENCES = {"ConnectTimeout": "no connection", "WriteTimeout": "nothing could be sent", "ReadTimeout": "nothing came"}
+
+
+def silence(name: str, seconds: float | None) -> ConnectionFault:
+    return ConnectionFault(name, f"{_SILENCES[name]} within {seconds:.3g} s")
 
 
 if sys.version_info >= (3, 11):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import httpx
 
+from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
+    CONCURRENCY,
+    DEFAULT_TIMEOUTS,
+    KEPT_SECONDS,
     Answer,
     Attempt,
     ConnectionFault,
@@ -27,9 +33,12 @@ _NOT_REPEATED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 class HttpxClient:
     """Sends by an `httpx.Client`. With `make` it can have a fresh connection: that of another client."""
 
-    def __init__(self, base_url: str, client: httpx.Client, make: Callable[[], httpx.Client] | None = None) -> None:
+    def __init__(
+        self, address: Address, client: httpx.Client, make: Callable[[], httpx.Client] | None = None, proxy: str = ""
+    ) -> None:
         self.timeouts = Timeouts.of(client.timeout)
-        self._base_url = base_url
+        self.where = _where(address, proxy)
+        self._base_url = address.url
         self._client = client
         self._make = make
 
@@ -65,10 +74,15 @@ class HttpxAsyncClient:
     """Sends by an `httpx.AsyncClient`; see HttpxClient."""
 
     def __init__(
-        self, base_url: str, client: httpx.AsyncClient, make: Callable[[], httpx.AsyncClient] | None = None
+        self,
+        address: Address,
+        client: httpx.AsyncClient,
+        make: Callable[[], httpx.AsyncClient] | None = None,
+        proxy: str = "",
     ) -> None:
         self.timeouts = Timeouts.of(client.timeout)
-        self._base_url = base_url
+        self.where = _where(address, proxy)
+        self._base_url = address.url
         self._client = client
         self._make = make
 
@@ -99,6 +113,27 @@ class HttpxAsyncClient:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def ours(tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """What an httpx client of our own is made with."""
+    limits = httpx.Limits(
+        max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY, keepalive_expiry=KEPT_SECONDS
+    )
+    return {
+        "timeout": httpx.Timeout(**asdict(DEFAULT_TIMEOUTS)),
+        "limits": limits,
+        **({} if tls is None else {"verify": tls}),
+    }
+
+
+def _where(address: Address, proxy: str) -> str:
+    return f"{address.origin} through the proxy {_without_secret(proxy)}" if proxy else address.origin
+
+
+def _without_secret(proxy: str) -> str:
+    scheme, _, rest = proxy.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _options(attempt: Attempt) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""Attempts sent over sockets that block, from any number of threads."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import sys
+import time
+from collections import deque
+
+from langgraph_checkpoint_http._clients.address import Address
+from langgraph_checkpoint_http._clients.attempt import (
+    DEFAULT_TIMEOUTS,
+    JOINED_BYTES,
+    KEPT_SECONDS,
+    Answer,
+    Attempt,
+    ConnectionFault,
+    Mismatch,
+    Settle,
+    T,
+    deadline_fault,
+    silence,
+)
+from langgraph_checkpoint_http._clients.http1 import AnswerReader, Head
+
+_READ_BYTES = 256 * 1024
+
+
+class SocketClient:
+    """See SyncClient."""
+
+    def __init__(self, address: Address, tls: ssl.SSLContext | None) -> None:
+        self.timeouts = DEFAULT_TIMEOUTS
+        self.where = address.origin
+        self.is_closed = False
+        self._address = address
+        self._head = Head(address)
+        self._tls = tls
+        # The last one used comes first, so that the others may expire.
+        self._idle: deque[_Connection] = deque()
+
+    def send(self, attempt: Attempt, settle: Settle[T]) -> T:
+        connection = None if attempt.is_fresh else self._kept()
+        if connection is None:
+            connection = _Connection(self._connect(attempt))
+        try:
+            answer = connection.exchange(self._head.of(attempt), attempt)
+        except BaseException:
+            connection.close()
+            raise
+        try:
+            return settle(answer)
+        except Mismatch:
+            connection.is_reusable = False
+            raise
+        finally:
+            self._put_back(connection)
+
+    def close(self) -> None:
+        self.is_closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _kept(self) -> _Connection | None:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if connection.is_usable():
+                return connection
+            connection.close()
+
+    def _put_back(self, connection: _Connection) -> None:
+        if not connection.is_reusable or self.is_closed:
+            connection.close()
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        if self.is_closed:  # Meanwhile.
+            self.close()
+
+    def _connect(self, attempt: Attempt) -> socket.socket:
+        address = self._address
+        sock = None
+        limit = attempt.limit(attempt.timeouts.connect)
+        try:
+            sock = socket.create_connection((address.host, address.port), limit)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock.settimeout(attempt.limit(attempt.timeouts.connect))
+                sock = self._tls.wrap_socket(sock, server_hostname=address.host)
+            return sock
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if isinstance(error, TimeoutError):
+                raise silence("ConnectTimeout", limit) from error
+            if isinstance(error, OSError):
+                raise ConnectionFault("ConnectError", str(error)) from error
+            raise
+
+
+class _Connection:
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._timeout = sock.gettimeout()
+        self.is_reusable = False
+        self.idle_since = 0.0
+
+    def exchange(self, head: bytes, attempt: Attempt) -> Answer:
+        """One answer. Raises ConnectionFault, after which the connection must be closed."""
+        reader = AnswerReader()
+        broken = self._send(head, attempt)
+        try:
+            while not reader.is_whole:
+                limit = attempt.limit(attempt.timeouts.read)
+                self._wait_at_most(limit)
+                data = self._socket.recv(_READ_BYTES)
+                if data:
+                    reader.feed(data)
+                else:
+                    reader.end()
+                if attempt.is_over:
+                    raise deadline_fault()
+        except TimeoutError as error:
+            raise deadline_fault() if attempt.is_over else silence("ReadTimeout", limit) from error
+        except OSError as error:
+            raise ConnectionFault("ReadError", str(broken or error)) from broken or error
+        self.is_reusable = reader.is_reusable and broken is None
+        return reader.answer()
+
+    def _send(self, head: bytes, attempt: Attempt) -> OSError | None:
+        """The error that ended it early: a service that refuses a body answers before it has read all of it."""
+        content = attempt.content
+        pieces = [head + content] if len(content) <= JOINED_BYTES else [head, content]
+        try:
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    limit = attempt.limit(attempt.timeouts.write)
+                    self._wait_at_most(limit)
+                    view = view[self._socket.send(view) :]
+        except TimeoutError as error:
+            raise deadline_fault() if attempt.is_over else silence("WriteTimeout", limit) from error
+        except OSError as error:
+            return error
+        return None
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if self._timeout != seconds:  # Setting it is a system call.
+            self._socket.settimeout(seconds)
+            self._timeout = seconds
+
+    def is_usable(self) -> bool:
+        """Whether it is neither too old nor closed by the other side: what comes while it is idle is its end."""
+        return time.monotonic() - self.idle_since < KEPT_SECONDS and not _is_readable(self._socket)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+if sys.platform == "win32":
+
+    def _is_readable(sock: socket.socket) -> bool:
+        return bool(select.select([sock], [], [], 0)[0])
+
+else:
+
+    def _is_readable(sock: socket.socket) -> bool:
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))

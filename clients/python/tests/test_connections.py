@@ -1,0 +1,472 @@
+"""The connections of the checkpointer: when they end, TLS, proxies, loops that end, and bodies that are not taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import Service, free_port
+from front import front_of
+
+from langgraph_checkpoint_http import CheckpointProblemError, CheckpointUnavailableError, HttpCheckpointSaver
+from langgraph_checkpoint_http._clients.address import Address
+from langgraph_checkpoint_http._clients.environment import proxy_for
+
+BOTH = pytest.mark.parametrize("synchronous", [False, True], ids=["async", "sync"])
+CONFIG: Any = {"configurable": {"thread_id": "connections", "checkpoint_ns": ""}}
+NOTHING = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnull"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PROXIES, "ssl_cert_file", "ssl_cert_dir"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+async def get(saver: HttpCheckpointSaver, synchronous: bool) -> Any:
+    if synchronous:  # Beside the loop, which may have a server to run.
+        return await asyncio.to_thread(saver.get_tuple, CONFIG)
+    return await saver.aget_tuple(CONFIG)
+
+
+class Peer:
+    """A server that does with each connection what it is told. `heads` are those of all requests."""
+
+    def __init__(self, serve: Callable[[Peer, socket.socket], object], tls: ssl.SSLContext | None = None) -> None:
+        self.heads: list[bytes] = []
+        self.connections = 0
+        self.done = threading.Event()
+        self._serve = serve
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def request(self, connection: socket.socket) -> bytes:
+        """The head of the next request, whose body is read, too; empty when there is none."""
+        seen = b""
+        while b"\r\n\r\n" not in seen:
+            data = connection.recv(65536)
+            if not data:
+                return b""
+            seen += data
+        head, _, body = seen.partition(b"\r\n\r\n")
+        self.heads.append(head)
+        [length] = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")] or [b":0"]
+        left = int(length.partition(b":")[2]) - len(body)
+        while left > 0:
+            left -= len(connection.recv(65536))
+        return head
+
+    def close(self) -> None:
+        self.done.set()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(connection.close)
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                stack.callback(connection.close)
+            self._serve(self, connection)
+
+
+@contextlib.contextmanager
+def peer(serve: Callable[[Peer, socket.socket], object], tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
+    server = Peer(serve, tls)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def answer_all(server: Peer, connection: socket.socket) -> None:
+    while server.request(connection):
+        connection.sendall(NOTHING)
+
+
+def answer_one(server: Peer, connection: socket.socket) -> None:
+    server.request(connection)
+    connection.sendall(NOTHING)
+
+
+@BOTH
+async def test_a_connection_that_was_closed_while_idle_is_not_used(synchronous: bool) -> None:
+    with peer(answer_one) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
+            for _ in range(3):
+                assert await get(saver, synchronous) is None
+                await asyncio.sleep(0.05)
+        # None of them was sent over a closed connection, and then again.
+        assert (len(server.heads), server.connections) == (3, 3)
+
+
+@BOTH
+async def test_a_connection_that_says_something_unasked_is_not_used(synchronous: bool) -> None:
+    def talk(server: Peer, connection: socket.socket) -> None:
+        answer_one(server, connection)
+        connection.sendall(NOTHING)
+        server.done.wait(5)
+
+    with peer(talk) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
+            for _ in range(3):
+                assert await get(saver, synchronous) is None
+                await asyncio.sleep(0.05)
+        assert server.connections == 3
+
+
+@BOTH
+async def test_connections_expire(synchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with peer(answer_all) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
+            for _ in range(3):
+                await get(saver, synchronous)
+            assert server.connections == 1
+            for module in ("sockets", "event_loop"):
+                monkeypatch.setattr(f"langgraph_checkpoint_http._clients.{module}.KEPT_SECONDS", 0.05)
+            await asyncio.sleep(0.1)
+            await get(saver, synchronous)
+            assert server.connections == 2
+
+
+def large_writes() -> list[tuple[str, Any]]:
+    return [("noise", os.urandom(12_000_000))]
+
+
+async def put_large(saver: HttpCheckpointSaver, synchronous: bool) -> None:
+    config: Any = {"configurable": {**CONFIG["configurable"], "checkpoint_id": "a"}}
+    if synchronous:
+        await asyncio.to_thread(saver.put_writes, config, large_writes(), "task")
+    else:
+        await saver.aput_writes(config, large_writes(), "task")
+
+
+@BOTH
+async def test_a_body_that_nobody_takes_ends_with_the_timeout(synchronous: bool) -> None:
+    with peer(lambda server, connection: server.done.wait(10)) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", timeout=0.3, deadline=0.8) as saver:
+            began = time.monotonic()
+            with pytest.raises(CheckpointUnavailableError, match=r"nothing could be sent within 0.3 s|deadline"):
+                await put_large(saver, synchronous)
+            assert time.monotonic() - began < 2
+
+
+@BOTH
+async def test_a_body_that_is_taken_slowly_is_sent(synchronous: bool) -> None:
+    def slow(server: Peer, connection: socket.socket) -> None:
+        seen = 0
+        while seen < 15_900_000:
+            seen += len(connection.recv(100_000))
+            time.sleep(0.02)
+        connection.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while connection.recv(300_000):
+                pass
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        server.done.wait(5)
+
+    with peer(slow) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", timeout=2, deadline=30) as saver:
+            began = time.monotonic()
+            await put_large(saver, synchronous)
+            assert time.monotonic() - began > 2
+        assert server.connections == 1
+
+
+@BOTH
+@pytest.mark.parametrize("end", ["stays", "closes"])
+async def test_a_refusal_before_the_whole_body_is_heard(synchronous: bool, end: str) -> None:
+    def refuse(server: Peer, connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\n\r\n")
+        if end == "closes":
+            connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(TimeoutError):
+            connection.settimeout(3)
+            while connection.recv(1_000_000):
+                pass
+
+    with peer(refuse) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", timeout=2, deadline=4) as saver:
+            with pytest.raises(CheckpointProblemError) as raised:
+                await put_large(saver, synchronous)
+            assert (raised.value.status, raised.value.attempts) == (413, 1)
+
+
+# --- TLS
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """The file of a private authority, and a server's context with a certificate of it for localhost."""
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "names").write_text("subjectAltName=DNS:localhost")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    for command in (
+        ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=Test authority"],
+        ["req", *key[:-2], "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"],
+        [
+            *("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-days", "2", "-out", "server.crt", "-extfile", "names"),
+        ],
+    ):
+        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    return folder / "ca.crt", context
+
+
+@BOTH
+@pytest.mark.parametrize("way", ["ssl_context", "SSL_CERT_FILE", "both"])
+async def test_a_private_authority(
+    authority: tuple[Path, ssl.SSLContext], synchronous: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, tls = authority
+    options: dict[str, Any] = {}
+    if way != "ssl_context":
+        monkeypatch.setenv("SSL_CERT_FILE", str(file) if way == "SSL_CERT_FILE" else "/nowhere")
+    if way != "SSL_CERT_FILE":
+        options = {"ssl_context": ssl.create_default_context(cafile=str(file))}
+    with peer(answer_all, tls) as server:
+        async with HttpCheckpointSaver(f"https://localhost:{server.port}", deadline=5, **options) as saver:
+            for _ in range(3):
+                assert await get(saver, synchronous) is None
+        assert (len(server.heads), server.connections) == (3, 1)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["unknown authority", "another name"])
+async def test_a_certificate_that_does_not_fit_is_refused_at_once(
+    authority: tuple[Path, ssl.SSLContext], synchronous: bool, kind: str
+) -> None:
+    file, tls = authority
+    options = {"ssl_context": ssl.create_default_context(cafile=str(file))} if kind == "another name" else {}
+    host = "127.0.0.1" if kind == "another name" else "localhost"
+    with peer(answer_all, tls) as server:
+        async with HttpCheckpointSaver(f"https://{host}:{server.port}", deadline=5, **options) as saver:
+            with pytest.raises(CheckpointUnavailableError, match="attempts: 1") as raised:
+                await get(saver, synchronous)
+        assert isinstance(raised.value.__cause__, ssl.SSLCertVerificationError)
+        assert server.heads == []
+
+
+@BOTH
+async def test_a_file_of_authorities_that_is_missing_is_named(
+    synchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.crt")
+    saver = HttpCheckpointSaver("https://localhost:1")
+    with pytest.raises(ValueError, match=r"SSL_CERT_FILE: no certificates can be read from /nowhere/ca.crt"):
+        await get(saver, synchronous)
+
+
+@BOTH
+async def test_http_to_a_port_of_tls_says_so(synchronous: bool) -> None:
+    def alert(server: Peer, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
+
+    with peer(alert) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=0.5) as saver:
+            with pytest.raises(CheckpointUnavailableError, match="base_url must begin with https://"):
+                await get(saver, synchronous)
+
+
+# --- proxies
+
+ADDRESSES = [
+    *("http://a.example", "https://a.example", "http://a.example:5003", "http://example", "http://b.a.example:5003"),
+    *("http://localhost:5003", "http://127.0.0.1:5003", "http://10.1.2.3", "http://[::1]:5003", "http://xa.example"),
+]
+ENVIRONMENTS: list[dict[str, str]] = [
+    {},
+    {"http_proxy": "http://p:1"},
+    {"https_proxy": "http://p:1"},
+    {"all_proxy": "http://p:1"},
+    {"http_proxy": "p:1", "all_proxy": "http://q:1"},
+    *(
+        {"all_proxy": "http://p:1", "no_proxy": no}
+        for no in (
+            *("*", "a.example", ".a.example", "A.EXAMPLE", "example", "a.example:5003", "a.example:1", "localhost"),
+            *("127.0.0.1", "10.1.2.3,::1", " a.example , b ", "b.example", ",", "http://a.example", "all://a.example"),
+            *("https://a.example", "::1", "all://*a.example"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=str)
+def test_proxies_are_those_of_httpx(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with httpx.Client() as client:
+        for url in ADDRESSES:
+            theirs = client._transport_for_url(httpx.URL(url)) is not client._transport
+            assert (proxy_for(Address.of(url)) is not None) is theirs, url
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "is_direct"),
+    [
+        ("10.0.0.0/8", "http://10.1.2.3:5003", True),
+        ("10.0.0.0/8", "http://11.1.2.3:5003", False),
+        ("10.0.0.0/8", "http://a.example", False),
+        ("fd00::/8", "http://[fd00::7]:5003", True),
+        ("fd00::/8,10.0.0.0/8", "http://[::1]:5003", False),
+        ("*.svc", "http://checkpoints.svc:5003", True),
+    ],
+)
+def test_ranges_of_addresses_need_no_proxy(
+    no_proxy: str, url: str, is_direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://p:1")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert (proxy_for(Address.of(url)) is None) is is_direct
+
+
+@BOTH
+async def test_a_proxy_is_used_unless_the_host_is_excepted(synchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with peer(answer_all) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://ada:secret@127.0.0.1:{proxy.port}")
+        async with HttpCheckpointSaver("http://checkpoints.internal:5003/x", deadline=5) as saver:
+            assert await get(saver, synchronous) is None
+        [head] = proxy.heads
+        assert head.startswith(b"POST http://checkpoints.internal:5003/x/checkpoints/get-tuple HTTP/1.1\r\n")
+        assert b"Basic YWRhOnNlY3JldA==" in head
+        with peer(answer_all) as server:
+            monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+            async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
+                assert await get(saver, synchronous) is None
+            assert (len(server.heads), len(proxy.heads)) == (1, 1)
+
+
+@BOTH
+async def test_https_goes_through_a_proxy_as_a_tunnel(
+    authority: tuple[Path, ssl.SSLContext], synchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, tls = authority
+
+    def tunnel(proxy: Peer, connection: socket.socket) -> None:
+        head = proxy.request(connection)
+        assert head.startswith(b"CONNECT checkpoints.internal:5003 ")
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with tls.wrap_socket(connection, server_side=True) as inner:
+            answer_all(proxy, inner)
+
+    with peer(tunnel) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        context = ssl.create_default_context(cafile=str(file))
+        context.check_hostname = False
+        url = "https://checkpoints.internal:5003"
+        async with HttpCheckpointSaver(url, deadline=5, ssl_context=context) as saver:
+            assert await get(saver, synchronous) is None
+        assert len(proxy.heads) == 2
+
+
+@BOTH
+async def test_a_proxy_that_does_not_answer_is_named_without_its_password(
+    synchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("HTTP_PROXY", f"http://ada:secret@{proxy}")
+    async with HttpCheckpointSaver("http://checkpoints.internal:5003", deadline=0.5) as saver:
+        with pytest.raises(
+            CheckpointUnavailableError,
+            match=f"at http://checkpoints\\.internal:5003 through the proxy http://{proxy} ",
+        ) as raised:
+            await get(saver, synchronous)
+    assert "secret" not in str(raised.value)
+
+
+# --- event loops
+
+LOOPS = """
+import asyncio, gc, os, sys
+from langgraph_checkpoint_http import HttpCheckpointSaver
+saver = HttpCheckpointSaver(sys.argv[1])
+config = {"configurable": {"thread_id": "loops", "checkpoint_ns": ""}}
+
+async def main():
+    assert await asyncio.gather(*(saver.aget_tuple(config) for _ in range(3))) == [None] * 3
+
+def files():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+asyncio.run(main())
+before = files()
+for _ in range(int(sys.argv[2])):
+    asyncio.run(main())
+assert files() <= before, (before, files())
+assert len(saver._http._own_async) <= 1
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
+def test_connections_end_with_their_loop(service: Service) -> None:
+    """Without a warning of a transport that nobody closed."""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", LOOPS]
+    with front_of(service.url) as front:
+        run = subprocess.run([*command, front.url, "20"], capture_output=True, text=True, timeout=120)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert len(front.ports) <= 21 * 3
+
+
+IMPORTS = """
+import sys
+import langgraph_checkpoint_http as package
+from langgraph.checkpoint.base import empty_checkpoint
+config = {"configurable": {"thread_id": sys.argv[2], "checkpoint_ns": ""}}
+with package.HttpCheckpointSaver(sys.argv[1]) as saver:
+    saver.put(config, empty_checkpoint(), {}, {})
+    assert saver.get_tuple(config) is not None
+print([name for name in ("httpx", "httpcore", "aiohttp") if name in sys.modules])
+"""
+
+
+def test_httpx_is_not_loaded_unless_it_is_needed(front_url: str, thread_id: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTS, front_url, thread_id], capture_output=True, text=True, timeout=60
+    )
+    assert (run.stdout, run.stderr) == ("[]\n", "")
+
+
+@pytest.fixture
+def front_url(service: Service) -> Iterator[str]:
+    with front_of(service.url) as front:
+        yield front.url
+
+
+async def test_a_cancelled_call_leaves_no_answer_for_the_next(service: Service) -> None:
+    """The connection that a cancelled call used is closed, whether its answer is under way or not."""
+    with front_of(service.url) as front:
+        async with HttpCheckpointSaver(front.url) as saver:
+            await saver.aget_tuple(CONFIG)
+            for delay in (0, 0.0005, 0.001, 0.002, 0.004, 0.008) * 5:
+                call = asyncio.create_task(saver.aget_tuple(CONFIG))
+                await asyncio.sleep(delay)
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+                assert await saver.aget_tuple(CONFIG) is None
