@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, cast
@@ -25,6 +25,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
+from langgraph_checkpoint_http._body import Row
 from langgraph_checkpoint_http._transport import Reply, Request
 
 _PARTS = ("blobs", "pending_writes", "pending_sends")
@@ -47,7 +48,7 @@ NextVersion = Callable[[None, None], str]
 
 def get_tuple_request(config: RunnableConfig) -> Request:
     key = _key(config)
-    return Request("get-tuple", key["thread_id"], {**key, "include": _PARTS}, _stranger_to(key, optional=True))
+    return Request("get-tuple", key["thread_id"], {**key, "include": _PARTS}, stranger=_stranger_to(key, optional=True))
 
 
 def put_request(
@@ -64,7 +65,7 @@ def put_request(
     have them inline alone.
     """
     inline: dict[str, Any] = {}
-    blobs = []
+    blobs: list[Row] = []
     versions: dict[str, Any] = dict(new_versions)
     for channel, value in checkpoint["channel_values"].items():
         if isinstance(value, _DeltaSnapshot):
@@ -77,14 +78,7 @@ def put_request(
                 versions[channel] = checkpoint["channel_versions"][channel]
         if channel in versions:
             type_, data = serde.dumps_typed(value)
-            blobs.append(
-                {
-                    "channel": channel,
-                    "version": versions[channel],
-                    "type": type_,
-                    "blob": _to_base64(data),
-                }
-            )
+            blobs.append(({"channel": channel, "version": versions[channel], "type": type_}, data))
     key = _key(config)
     stored = {**key, "checkpoint_id": _id_text(checkpoint["id"], "checkpoint['id']")}
     return Request(
@@ -95,8 +89,8 @@ def put_request(
             "parent_checkpoint_id": key["checkpoint_id"],
             "checkpoint": {**checkpoint, "channel_values": inline},
             "metadata": get_serializable_checkpoint_metadata(config, metadata),
-            "blobs": blobs,
         },
+        ("blobs", blobs),
         _stranger_to(stored),
     )
 
@@ -126,21 +120,19 @@ def put_writes_request(
         raise _refused("config['configurable']['checkpoint_id']", None)
     if not writes:
         return None
-    rows = []
+    rows: list[Row] = []
     for idx, (channel, value) in enumerate(writes):
         type_, data = serde.dumps_typed(value)
-        rows.append(
-            {
-                "task_id": task_id,
-                "task_path": task_path,
-                "idx": WRITES_IDX_MAP.get(channel, idx),
-                "channel": channel,
-                "type": type_,
-                "blob": _to_base64(data),
-            }
-        )
+        of_row = {
+            "task_id": task_id,
+            "task_path": task_path,
+            "idx": WRITES_IDX_MAP.get(channel, idx),
+            "channel": channel,
+            "type": type_,
+        }
+        rows.append((of_row, data))
     upsert = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-    return Request("put-writes", key["thread_id"], {**key, "writes": rows, "upsert": upsert})
+    return Request("put-writes", key["thread_id"], {**key, "upsert": upsert}, ("writes", rows))
 
 
 class Listing:
@@ -175,7 +167,7 @@ class Listing:
         if self._done or (self._left is not None and self._left <= 0):
             return None
         limit = self._page if self._left is None else min(self._page, self._left)
-        return Request("list", self._thread_id, {**self._body, "limit": limit}, self._stranger)
+        return Request("list", self._thread_id, {**self._body, "limit": limit}, stranger=self._stranger)
 
     def take(self, reply: Reply) -> list[dict[str, Any]]:
         """The checkpoints of the page."""
@@ -222,7 +214,7 @@ def delta_channel_history_request(config: RunnableConfig, channels: Sequence[str
             return f"no channels, but {type(data).__name__}"
         return next((f"channel {channel!r}, not asked for" for channel in data if channel not in asked), None)
 
-    return Request("delta-channel-history", key["thread_id"], {**key, "channels": asked}, stranger)
+    return Request("delta-channel-history", key["thread_id"], {**key, "channels": asked}, stranger=stranger)
 
 
 def load_tuple(item: Mapping[str, Any], serde: SerializerProtocol, next_version: NextVersion) -> CheckpointTuple:
@@ -283,10 +275,6 @@ def _load_write(write: Mapping[str, Any], serde: SerializerProtocol) -> PendingW
 def _load(stored: Mapping[str, Any], serde: SerializerProtocol) -> Any:
     blob = stored["blob"]
     return serde.loads_typed((stored["type"], b"" if blob is None else b64decode(blob)))
-
-
-def _to_base64(data: bytes) -> str:
-    return b64encode(data).decode("ascii")
 
 
 _KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
-import math
 import os
 import random
 import re
@@ -13,8 +11,7 @@ import ssl
 import threading
 import time
 import weakref
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -24,6 +21,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from langgraph_checkpoint_http._body import Row, compress, encode, path_of_non_finite
 from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
     CONCURRENCY,
@@ -69,12 +67,6 @@ _MAX_MISMATCHES = 3
 _FIRST_PAUSE_SECONDS = 0.1
 _MAX_PAUSE_SECONDS = 10.0
 
-# Most of a large body is Base64. Of bytes that do not compress, gzip takes back no more than what Base64 had added (a
-# quarter), at a price in time that a network rarely asks; of text it takes away more, which a sample tells.
-_GZIP_MIN_BYTES = 32 * 1024
-_GZIP_SAMPLE_BYTES = 16 * 1024
-_GZIP_MAX_RATIO = 0.7
-
 ApiKey = str | Callable[[], str | None]
 
 
@@ -85,6 +77,8 @@ class Request:
     operation: str
     thread_id: str | None
     body: Mapping[str, Any]
+    # A list beside `body`, by its name, whose rows have a blob each.
+    rows: tuple[str, Sequence[Row]] = ("", ())
     # What of the answer's data was not asked for, such as another thread's id; None when all of it was.
     stranger: Callable[[Any], str | None] = lambda data: None
 
@@ -113,7 +107,7 @@ class Call:
         self.request = request
         self._where = where
         self.request_id = str(uuid4())
-        content = encode(request)
+        content = self._encoded()
         compressed = compress(content)
         self.content = content if compressed is None else compressed
         self.headers = {
@@ -127,6 +121,18 @@ class Call:
         self._check_request_id = check_request_id
         self._timeouts = timeouts
         self._ends = time.monotonic() + deadline
+
+    def _encoded(self) -> bytes:
+        body = self.request.body
+        try:
+            return encode(body, *self.request.rows)
+        except (TypeError, ValueError, RecursionError) as error:
+            found = path_of_non_finite(body)
+            raise UnstorableValueError(
+                f"{found[0]} at {found[1]} cannot be stored: jsonb has no NaN and no infinity" if found else str(error),
+                operation=self.request.operation,
+                thread_id=self.request.thread_id,
+            ) from error
 
     @property
     def remaining(self) -> float:
@@ -498,45 +504,6 @@ def checked(name: str, value: str) -> str:
     if not _HEADER_VALUE.fullmatch(value):
         raise ValueError(f'The header "{name}" has a value that HTTP does not allow')
     return value
-
-
-def encode(request: Request) -> bytes:
-    """JSON as Postgres's jsonb takes it: without NaN and infinities."""
-    try:
-        return json.dumps(request.body, allow_nan=False, separators=(",", ":")).encode("ascii")
-    except (TypeError, ValueError, RecursionError) as error:
-        path = _path_of_non_finite(request.body)
-        raise UnstorableValueError(
-            f"{path[0]} at {path[1]} cannot be stored: jsonb has no NaN and no infinity" if path else str(error),
-            operation=request.operation,
-            thread_id=request.thread_id,
-        ) from error
-
-
-def _path_of_non_finite(value: Any, path: str = "") -> tuple[float, str] | None:
-    if isinstance(value, float) and not math.isfinite(value):
-        return value, path
-    items: Any = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    for key, item in items:
-        found = _path_of_non_finite(item, f"{path}.{key}" if path else str(key))
-        if found is not None:
-            return found
-    return None
-
-
-def compress(content: bytes) -> bytes | None:
-    """The content as gzip, when that pays."""
-    if len(content) < _GZIP_MIN_BYTES:
-        return None
-    middle = (len(content) - _GZIP_SAMPLE_BYTES) // 2
-    sample = content[middle : middle + _GZIP_SAMPLE_BYTES]
-    if len(zlib.compress(sample, 1)) > _GZIP_MAX_RATIO * len(sample):
-        return None
-    return gzip.compress(content, 1, mtime=0)
 
 
 def retry_after_seconds(value: str | None) -> float | None:
