@@ -1,8 +1,10 @@
 /** The callbacks that wait for a signal, behind the one listener that it has. */
 class Waiting {
   readonly callbacks = new Set<() => void>();
+  private readonly signal: AbortSignal;
 
-  constructor(private readonly signal: AbortSignal) {
+  constructor(signal: AbortSignal) {
+    this.signal = signal;
     signal.addEventListener('abort', this.tell);
   }
 

@@ -328,12 +328,14 @@ export class Transport {
 
 /** The key of one call: as it was at its begin, and after a refusal once more. */
 class KeyOfCall {
+  text: string | undefined;
+  private readonly source: TransportOptions['apiKey'];
   private isReadAgain = false;
 
-  private constructor(
-    private readonly source: TransportOptions['apiKey'],
-    public text: string | undefined,
-  ) {}
+  private constructor(source: TransportOptions['apiKey'], text: string | undefined) {
+    this.source = source;
+    this.text = text;
+  }
 
   static async read(source: TransportOptions['apiKey']): Promise<KeyOfCall> {
     return new KeyOfCall(source, typeof source === 'function' ? await source() : source);
