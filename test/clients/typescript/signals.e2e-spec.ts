@@ -89,7 +89,7 @@ describe('a signal that many calls share', () => {
 });
 
 describe('sixteen runs that store faster than the service answers', () => {
-  const STEPS = 60;
+  const STEPS = 24;
   const State = Annotation.Root({
     log: Annotation<number[]>({ reducer: (known, more) => [...known, ...more], default: () => [] }),
   });
@@ -102,6 +102,8 @@ describe('sixteen runs that store faster than the service answers', () => {
       // One run has one signal for all that it stores.
       .addConditionalEdges('b', ({ log }) => (log.length < STEPS ? 'a' : '__end__'))
       .compile({ checkpointer });
+
+  beforeEach(() => nodeWarnings.splice(0));
 
   it.each([
     ['in memory', () => new MemorySaver()],
