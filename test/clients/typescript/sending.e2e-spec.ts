@@ -94,7 +94,7 @@ describe('by Node', () => {
 
   it('a connection is closed when it was idle for as long as the other side announced', async () => {
     const { url, sockets } = await aServer(
-      says('null', { connection: 'keep-alive', 'keep-alive': 'timeout=1' }),
+      says('null', { connection: 'keep-alive', 'keep-alive': 'timeout=2' }),
     );
     await new HttpCheckpointSaver({ baseUrl: url }).getTuple(READ);
     const began = Date.now();

@@ -76,6 +76,16 @@ describe.each(SERDES)('a state with what JSON has no text for, %s', (_name, serd
     expect(seen[1]).toEqual(seen[0]);
   });
 
+  it('stores none of its own for it', async () => {
+    const thread_id = randomUUID();
+    await put(aSaver(serde), thread_id, { f: () => 1, o: new Silent(() => 1) });
+    const { json } = await app.post('get-tuple', { thread_id });
+    expect(json.blobs.map(({ type, blob }: { type: string; blob: unknown }) => [type, blob])).toEqual([
+      ['empty', null],
+      ['empty', null],
+    ]);
+  });
+
   it('keeps a readable history', async () => {
     const config = { configurable: { thread_id: randomUUID() } };
     for (const value of Object.values(STRANGE)) await aGraph(aSaver(serde), value).invoke({ n: 1 }, config);
