@@ -23,7 +23,7 @@ HANG_SECONDS = 30
 class Fault:
     """What is done with one request. With `after`, the service gets it all the same, and only the answer is lost."""
 
-    kind: str  # "drop", "hang", "status", "drip" or "previous": the connection's last answer once more
+    kind: str  # "drop", "hang", "status", "drip", "raw" (`body` alone) or "previous": the connection's last answer
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -127,6 +127,9 @@ class Front:
         elif fault.kind == "status":
             echoed = {"x-request-id": headers["x-request-id"]} if fault.echo else {}
             self._answer(handler, fault.status, fault.headers | echoed, fault.body)
+        elif fault.kind == "raw":
+            handler.close_connection = True
+            handler.wfile.write(fault.body)
         elif fault.kind == "drip":
             handler.send_response(200)
             handler.send_header("content-type", "application/json")

@@ -9,9 +9,8 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import httpx
 import pytest
 from conftest import Service, free_port
 from front import front_of
+from peer import NOTHING, Peer, answer_all, answer_one, peer
 
 from langgraph_checkpoint_http import CheckpointProblemError, CheckpointUnavailableError, HttpCheckpointSaver
 from langgraph_checkpoint_http._clients.address import Address
@@ -26,7 +26,6 @@ from langgraph_checkpoint_http._clients.environment import proxy_for
 
 BOTH = pytest.mark.parametrize("synchronous", [False, True], ids=["async", "sync"])
 CONFIG: Any = {"configurable": {"thread_id": "connections", "checkpoint_ns": ""}}
-NOTHING = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnull"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -41,74 +40,6 @@ async def get(saver: HttpCheckpointSaver, synchronous: bool) -> Any:
     if synchronous:  # Beside the loop, which may have a server to run.
         return await asyncio.to_thread(saver.get_tuple, CONFIG)
     return await saver.aget_tuple(CONFIG)
-
-
-class Peer:
-    """A server that does with each connection what it is told. `heads` are those of all requests."""
-
-    def __init__(self, serve: Callable[[Peer, socket.socket], object], tls: ssl.SSLContext | None = None) -> None:
-        self.heads: list[bytes] = []
-        self.connections = 0
-        self.done = threading.Event()
-        self._serve = serve
-        self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def request(self, connection: socket.socket) -> bytes:
-        """The head of the next request, whose body is read, too; empty when there is none."""
-        seen = b""
-        while b"\r\n\r\n" not in seen:
-            data = connection.recv(65536)
-            if not data:
-                return b""
-            seen += data
-        head, _, body = seen.partition(b"\r\n\r\n")
-        self.heads.append(head)
-        [length] = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")] or [b":0"]
-        left = int(length.partition(b":")[2]) - len(body)
-        while left > 0:
-            left -= len(connection.recv(65536))
-        return head
-
-    def close(self) -> None:
-        self.done.set()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self.connections += 1
-                threading.Thread(target=self._run, args=(connection,), daemon=True).start()
-
-    def _run(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            stack.callback(connection.close)
-            if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_side=True)
-                stack.callback(connection.close)
-            self._serve(self, connection)
-
-
-@contextlib.contextmanager
-def peer(serve: Callable[[Peer, socket.socket], object], tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
-    server = Peer(serve, tls)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-def answer_all(server: Peer, connection: socket.socket) -> None:
-    while server.request(connection):
-        connection.sendall(NOTHING)
-
-
-def answer_one(server: Peer, connection: socket.socket) -> None:
-    server.request(connection)
-    connection.sendall(NOTHING)
 
 
 @BOTH

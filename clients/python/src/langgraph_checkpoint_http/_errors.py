@@ -9,7 +9,8 @@ class CheckpointBackendError(Exception):
     """An operation did not succeed.
 
     `operation` is the name on the wire, such as `put-writes`. `thread_id` is None for operations on no particular
-    thread. `request_id` finds the request in the log of the service; it is None when nothing was sent.
+    thread. `request_id` finds the request in the log of the service; it is None when nothing was sent. `seconds` have
+    passed since the operation began, with all its `attempts` and the pauses between them.
     """
 
     def __init__(
@@ -20,14 +21,16 @@ class CheckpointBackendError(Exception):
         thread_id: str | None,
         request_id: str | None = None,
         attempts: int = 0,
+        seconds: float = 0.0,
     ) -> None:
         self.reason = reason
         self.operation = operation
         self.thread_id = thread_id
         self.request_id = request_id
         self.attempts = attempts
+        self.seconds = seconds
         of_thread = "" if thread_id is None else f" of thread {thread_id!r}"
-        sent = "" if request_id is None else f" (request {request_id}, attempts: {attempts})"
+        sent = "" if request_id is None else f" (request {request_id}, attempts: {attempts} in {seconds:.1f} s)"
         super().__init__(f"{operation}{of_thread}: {reason}{sent}")
 
 
@@ -50,6 +53,7 @@ class CheckpointProblemError(CheckpointBackendError):
         thread_id: str | None,
         request_id: str,
         attempts: int,
+        seconds: float = 0.0,
     ) -> None:
         self.status = status
         self.type = type
@@ -63,6 +67,7 @@ class CheckpointProblemError(CheckpointBackendError):
             thread_id=thread_id,
             request_id=request_id,
             attempts=attempts,
+            seconds=seconds,
         )
 
 

@@ -40,7 +40,8 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
     growing, random pauses and as `Retry-After` asks, until `deadline`. An answer that belongs to another request is
     refused; see `CheckpointMismatchError`.
 
-    Used as a context manager it closes its connections at the end, as `close` and `aclose` do.
+    Used as a context manager it closes its connections at the end, as `close` and `aclose` do. A copy shares them. A
+    pickle has the settings, with an `api_key` that is text, and opens connections of its own where it is loaded.
 
     Args:
         base_url: Where the service is, such as `http://checkpoints:5003`; a path is kept.
@@ -75,6 +76,7 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
     ) -> None:
         super().__init__(serde=serde)
+        self._default_serde = self.serde if serde is None else None
         self._http = Transport(
             base_url,
             api_key,
@@ -86,6 +88,19 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
             async_client=async_client,
             ssl_context=ssl_context,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles. LangGraph's own serializer cannot be pickled, so each process takes its own."""
+        state = dict(self.__dict__)
+        if self.serde is self._default_serde:
+            del state["serde"], state["_default_serde"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "serde" not in state:
+            BaseCheckpointSaver.__init__(self)
+            self._default_serde = self.serde
+        self.__dict__.update(state)
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import re
@@ -65,7 +66,13 @@ _RETRIED_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
 # Three new connections that all bring another request's answer are no accident.
 _MAX_MISMATCHES = 3
 _FIRST_PAUSE_SECONDS = 0.1
+# An address where nothing has answered yet is more often wrong than away. A service that starts beside its agents is
+# there by then.
+_FIRST_CONNECTION_SECONDS = 15.0
+_REPORT_SECONDS = 60.0
 _MAX_PAUSE_SECONDS = 10.0
+
+_log = logging.getLogger("langgraph_checkpoint_http")
 
 ApiKey = str | Callable[[], str | None]
 
@@ -92,6 +99,22 @@ class Reply:
     size: int
 
 
+class History:
+    """What the operations of one checkpointer have met."""
+
+    def __init__(self) -> None:
+        # Whether there is a service at the address: any answer of its own tells.
+        self.has_answer = False
+        self._reported: float | None = None
+
+    def report(self, trouble: str) -> None:
+        """Logs it, unless something was logged a moment ago: in an outage each of many agents has the same trouble."""
+        now = time.monotonic()
+        if self._reported is None or now - self._reported >= _REPORT_SECONDS:
+            self._reported = now
+            _log.warning(trouble)
+
+
 class Call:
     """One operation on its way: what to send, and after each attempt whether and when to send it again."""
 
@@ -103,9 +126,13 @@ class Call:
         deadline: float,
         check_request_id: bool,
         where: str,
+        history: History,
     ):
         self.request = request
         self._where = where
+        self._history = history
+        # Why the attempt before failed, for the error of one that the deadline cuts short.
+        self._reason_before: str | None = None
         self.request_id = str(uuid4())
         content = self._encoded()
         compressed = compress(content)
@@ -120,7 +147,8 @@ class Call:
         self.mismatches = 0
         self._check_request_id = check_request_id
         self._timeouts = timeouts
-        self._ends = time.monotonic() + deadline
+        self._began = time.monotonic()
+        self._ends = self._began + deadline
 
     def _encoded(self) -> bytes:
         body = self.request.body
@@ -146,29 +174,30 @@ class Call:
 
     def pause_after_fault(self, fault: ConnectionFault) -> float:
         """Seconds to wait before the next attempt. Raises when there is none."""
+        reason = f"{fault}, at {self._where}"
+        left = self.remaining
+        if fault.suspects_address and not self._history.has_answer:
+            reason += " where nothing has answered yet: check base_url, and whether the service runs"
+            left = min(left, self._began + _FIRST_CONNECTION_SECONDS - time.monotonic())
         pause = self._back_off()
-        if not fault.may_repeat or _is_refused_certificate(fault) or pause >= self.remaining:
-            raise CheckpointUnavailableError(
-                f"{fault}, at {self._where}",
-                operation=self.request.operation,
-                thread_id=self.request.thread_id,
-                request_id=self.request_id,
-                attempts=self.attempts,
-            ) from fault.__cause__ or fault
-        return pause
+        if fault.may_repeat and not _is_refused_certificate(fault) and pause < left:
+            return self._again(reason, pause, left)
+        if self._reason_before is not None and self._reason_before != reason:
+            reason += f"; the attempt before: {self._reason_before}"
+        raise CheckpointUnavailableError(reason, **self._of_error()) from fault.__cause__ or fault
 
     def pause_after_mismatch(self, mismatch: Mismatch) -> float:
         """Seconds to wait before the next attempt. Raises when there is none."""
         self.mismatches += 1
+        reason = f"the answer belongs to another request: {mismatch}"
         pause = self._back_off()
         if self.mismatches >= _MAX_MISMATCHES or pause >= self.remaining:
-            raise CheckpointMismatchError(
-                f"the answer belongs to another request: {mismatch}",
-                operation=self.request.operation,
-                thread_id=self.request.thread_id,
-                request_id=self.request_id,
-                attempts=self.attempts,
-            )
+            raise CheckpointMismatchError(reason, **self._of_error())
+        return self._again(reason, pause, self.remaining)
+
+    def _again(self, reason: str, pause: float, left: float) -> float:
+        self._reason_before = reason
+        self._history.report(f"{CheckpointBackendError(reason, **self._of_error())}. It is repeated for {left:.0f} s")
         return pause
 
     def settle(self, answer: Answer) -> Reply | float:
@@ -178,6 +207,7 @@ class Call:
             Mismatch: The answer is another request's.
         """
         self._refuse_foreign(answer)
+        self._history.has_answer = True
         if 200 <= answer.status < 300:
             reply = self._reply(answer)
             stranger = self.request.stranger(reply.data)
@@ -189,7 +219,7 @@ class Call:
             # Jitter on top: those who were told the same second shall not all come at once.
             pause = (asked or 0) + self._back_off()
             if pause < self.remaining:
-                return pause
+                return self._again(self._problem(answer).reason, pause, self.remaining)
         raise self._problem(answer)
 
     def _refuse_foreign(self, answer: Answer) -> None:
@@ -225,20 +255,20 @@ class Call:
             title=str(problem.get("title", answer.reason)),
             detail=problem.get("detail"),
             errors=[fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else [],
-            operation=self.request.operation,
-            thread_id=self.request.thread_id,
-            request_id=self.request_id,
-            attempts=self.attempts,
+            **self._of_error(),
         )
 
     def _error(self, reason: str) -> CheckpointBackendError:
-        return CheckpointBackendError(
-            reason,
-            operation=self.request.operation,
-            thread_id=self.request.thread_id,
-            request_id=self.request_id,
-            attempts=self.attempts,
-        )
+        return CheckpointBackendError(reason, **self._of_error())
+
+    def _of_error(self) -> dict[str, Any]:
+        return {
+            "operation": self.request.operation,
+            "thread_id": self.request.thread_id,
+            "request_id": self.request_id,
+            "attempts": self.attempts,
+            "seconds": time.monotonic() - self._began,
+        }
 
     def _back_off(self) -> float:
         """Exponential with full jitter."""
@@ -283,6 +313,17 @@ class Transport:
         async_client: httpx.AsyncClient | MakeAsync | None,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
+        self._arguments = (base_url, api_key)
+        self._options: dict[str, Any] = {
+            "headers": headers,
+            "timeout": timeout,
+            "deadline": deadline,
+            "check_request_id": check_request_id,
+            "client": client,
+            "async_client": async_client,
+            "ssl_context": ssl_context,
+        }
+        self._history = History()
         self._address = Address.of(base_url)
         if not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
@@ -333,6 +374,15 @@ class Transport:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of a checkpointer shares its connections, as `with_allowlist` does."""
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the settings, and opens connections of its own."""
+        if self._given is not None or self._given_async is not None:
+            raise TypeError(
+                "A checkpointer with a client of yours cannot be pickled. "
+                "Give as client and async_client functions that make one"
+            )
+        return partial(Transport, **self._options), self._arguments
 
     def send(self, request: Request) -> Reply:
         client = self._client()
@@ -391,7 +441,7 @@ class Transport:
         if key:
             headers = {**headers, API_KEY_HEADER: key}
         timeouts = self._timeouts or client.timeouts
-        return Call(request, headers, timeouts, self._deadline, self._check_request_id, client.where)
+        return Call(request, headers, timeouts, self._deadline, self._check_request_id, client.where, self._history)
 
     def _attempt(self, client: SyncClient, call: Call) -> Reply | float:
         if client is self._given:  # It has limits of its own.

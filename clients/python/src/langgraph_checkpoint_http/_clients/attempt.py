@@ -80,10 +80,15 @@ class Answer:
 
 
 class ConnectionFault(Exception):
-    """No usable answer came. `__cause__` is the error of the socket, if it was one."""
+    """No usable answer came. `__cause__` is the error of the socket, if it was one.
 
-    def __init__(self, name: str, reason: str = "", *, may_repeat: bool = True) -> None:
+    `suspects_address`: no service was found there, or one that speaks TLS where none was expected or the other way
+    round.
+    """
+
+    def __init__(self, name: str, reason: str = "", *, may_repeat: bool = True, suspects_address: bool = False) -> None:
         self.may_repeat = may_repeat
+        self.suspects_address = suspects_address
         super().__init__(f"{name}: {reason}" if reason else name)
 
 

@@ -105,7 +105,7 @@ class EventLoopClient:
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise silence("ConnectTimeout", limit) from error
         except OSError as error:
-            raise ConnectionFault("ConnectError", str(error)) from error
+            raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
         return connection
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:

@@ -87,7 +87,8 @@ class AnswerReader:
             end = self._seen.find(b"\r\n\r\n")
             if end < 0:
                 if self._seen[:2] in _TLS:
-                    raise _no_answer("the service speaks TLS there: base_url must begin with https://")
+                    reason = "the service speaks TLS there: base_url must begin with https://"
+                    raise ConnectionFault("RemoteProtocolError", reason, suspects_address=True)
                 is_http = b"HTTP/1.".startswith(self._seen[:7]) and len(self._seen) <= _HEAD_MAX_BYTES
                 if not is_http and len(self._seen) > 1:
                     raise _no_answer(f"what came is no HTTP: {bytes(self._seen[:40])!r}")

@@ -99,7 +99,7 @@ class SocketClient:
             if isinstance(error, TimeoutError):
                 raise silence("ConnectTimeout", limit) from error
             if isinstance(error, OSError):
-                raise ConnectionFault("ConnectError", str(error)) from error
+                raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
             raise
 
 

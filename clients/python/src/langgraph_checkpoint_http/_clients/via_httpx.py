@@ -151,5 +151,9 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
-        may_repeat = not isinstance(error, _NOT_REPEATED)
-        raise ConnectionFault(type(error).__name__, str(error), may_repeat=may_repeat) from error
+        raise ConnectionFault(
+            type(error).__name__,
+            str(error),
+            may_repeat=not isinstance(error, _NOT_REPEATED),
+            suspects_address=isinstance(error, httpx.ConnectError),
+        ) from error
