@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,21 +43,28 @@ async def get(saver: HttpCheckpointSaver, synchronous: bool) -> Any:
     return await saver.aget_tuple(CONFIG)
 
 
+def repetitions(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "langgraph_checkpoint_http"]
+
+
 @BOTH
-async def test_a_connection_that_was_closed_while_idle_is_not_used(synchronous: bool) -> None:
+async def test_a_connection_that_was_closed_while_idle_is_not_used(
+    synchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     with peer(answer_one) as server:
         async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
             for _ in range(3):
                 assert await get(saver, synchronous) is None
                 await asyncio.sleep(0.05)
-        # None of them was sent over a closed connection, and then again.
         assert (len(server.heads), server.connections) == (3, 3)
+    assert repetitions(caplog) == []
 
 
 @BOTH
 async def test_a_connection_that_says_something_unasked_is_not_used(synchronous: bool) -> None:
     def talk(server: Peer, connection: socket.socket) -> None:
         answer_one(server, connection)
+        time.sleep(0.02)  # In a packet of its own.
         connection.sendall(NOTHING)
         server.done.wait(5)
 
@@ -64,8 +72,29 @@ async def test_a_connection_that_says_something_unasked_is_not_used(synchronous:
         async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
             for _ in range(3):
                 assert await get(saver, synchronous) is None
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
         assert server.connections == 3
+
+
+@BOTH
+async def test_a_connection_with_the_answer_of_another_request_is_closed(synchronous: bool) -> None:
+    closed = threading.Event()
+
+    def mix_up(server: Peer, connection: socket.socket) -> None:
+        server.request(connection)
+        if server.connections > 1:
+            connection.sendall(NOTHING)
+            server.done.wait(5)
+            return
+        connection.sendall(NOTHING.replace(b"\r\n\r\n", b"\r\nx-request-id: another\r\n\r\n"))
+        connection.settimeout(2)
+        if connection.recv(1) == b"":
+            closed.set()
+
+    with peer(mix_up) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
+            assert await get(saver, synchronous) is None
+            assert await asyncio.to_thread(closed.wait, 1)
 
 
 @BOTH
@@ -127,13 +156,16 @@ async def test_a_body_that_is_taken_slowly_is_sent(synchronous: bool) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("end", ["stays", "closes"])
+@pytest.mark.parametrize("end", ["stays", "closes", "resets"])
 async def test_a_refusal_before_the_whole_body_is_heard(synchronous: bool, end: str) -> None:
     def refuse(server: Peer, connection: socket.socket) -> None:
         connection.recv(100)
         connection.sendall(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\n\r\n")
         if end == "closes":
             connection.shutdown(socket.SHUT_WR)
+        elif end == "resets":
+            time.sleep(0.2)
+            return  # With bytes that nobody has read.
         with contextlib.suppress(TimeoutError):
             connection.settimeout(3)
             while connection.recv(1_000_000):
@@ -367,6 +399,7 @@ def test_connections_end_with_their_loop(service: Service) -> None:
 
 IMPORTS = """
 import sys
+import threading
 import langgraph_checkpoint_http as package
 from langgraph.checkpoint.base import empty_checkpoint
 config = {"configurable": {"thread_id": sys.argv[2], "checkpoint_ns": ""}}
@@ -390,7 +423,9 @@ def front_url(service: Service) -> Iterator[str]:
         yield front.url
 
 
-async def test_a_cancelled_call_leaves_no_answer_for_the_next(service: Service) -> None:
+async def test_a_cancelled_call_leaves_no_answer_for_the_next(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     """The connection that a cancelled call used is closed, whether its answer is under way or not."""
     with front_of(service.url) as front:
         async with HttpCheckpointSaver(front.url) as saver:
@@ -401,3 +436,5 @@ async def test_a_cancelled_call_leaves_no_answer_for_the_next(service: Service) 
                 call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
                 assert await saver.aget_tuple(CONFIG) is None
+    # A mixed-up answer would have been one.
+    assert repetitions(caplog) == []
