@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import ssl
@@ -147,12 +148,18 @@ class HttpCheckpointSaver(BaseCheckpointSaver[str]):
     ) -> None:
         await self.aclose()
 
-    def get_next_version(self, current: str | int | None, channel: None) -> str:
-        """The version after `current`, as the Postgres savers make it: it grows, and no two writers make the same."""
+    def get_next_version(self, current: str | float | None, channel: None) -> str:
+        """The version after `current`, as the Postgres savers make it: it grows, and no two writers make the same.
+
+        LangGraph.js counts in numbers such as 3.141592653589, and LangGraph compares the versions of a thread with each
+        other, so what began with numbers goes on with numbers.
+        """
+        if isinstance(current, float):
+            return math.floor(current) + 1 + round(random.random(), 12)  # type: ignore[return-value]
         if current is None:
             number = 0
-        elif isinstance(current, (int, float)):  # LangGraph.js counts in numbers.
-            number = int(current)
+        elif isinstance(current, int):
+            number = current
         else:
             number = int(current.split(".")[0])
         return f"{number + 1:032}.{random.random():016}"
