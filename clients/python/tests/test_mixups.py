@@ -6,6 +6,7 @@ import asyncio
 import enum
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ import pytest
 from conftest import Service
 from front import Fault, Front, front_of
 from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_checkpoint_http import (
     CheckpointMismatchError,
@@ -284,6 +286,60 @@ def test_a_value_of_its_own_comes_back_as_it_was(saver: HttpCheckpointSaver, thr
         # What was read can be stored again, as the next step does.
         checkpoint: Any = {**item.checkpoint, "id": str(uuid4())}
         saver.put(config_of(thread_id, checkpoint_id=ID), checkpoint, {"source": "loop", "step": 1}, {})
+
+
+class Id(int):
+    pass
+
+
+class Word(str):
+    pass
+
+
+class Table(dict[str, Any]):
+    pass
+
+
+class Ratio(float, enum.Enum):
+    HALF = 0.5
+
+
+class Rights(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+NEIGHBOURS: list[Any] = [
+    *(Text.MEMBER, Number.MEMBER, Ratio.HALF, Rights.READ | Rights.WRITE, Id(7), Word("a"), Table(a=1), [Word("a")]),
+    *(OrderedDict(a=1), {"a": -0.0, "b": math.inf, "c": [1e16]}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Deserializing unregistered type")
+@pytest.mark.parametrize("value", NEIGHBOURS, ids=repr)
+def test_a_value_of_a_subclass_comes_back_as_from_memory(
+    saver: HttpCheckpointSaver, thread_id: str, value: Any
+) -> None:
+    """Members of an Enum keep their class; what LangGraph's serializer makes plain is plain here, too."""
+    memory = InMemorySaver()
+    found = []
+    for one in (saver, memory):
+        versions: Any = {"v": one.get_next_version(None, None)}
+        values = {"v": value}
+        checkpoint: Any = {**empty_checkpoint(), "id": ID, "channel_values": values, "channel_versions": versions}
+        one.put(config_of(thread_id), checkpoint, {"source": "input", "step": -1}, versions)
+        item = one.get_tuple(config_of(thread_id))
+        assert item is not None
+        found.append(item.checkpoint["channel_values"]["v"])
+    assert (type(found[0]), repr(found[0])) == (type(found[1]), repr(found[1]))
+    assert found[0] == value
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64, -(2**64), 10**40])
+def test_an_integer_beyond_64_bits_stays(saver: HttpCheckpointSaver, thread_id: str, value: int) -> None:
+    put(saver, thread_id, {"v": value})
+    item = saver.get_tuple(config_of(thread_id))
+    assert item is not None and item.checkpoint["channel_values"] == {"v": value}
 
 
 def test_a_value_that_another_saver_left_inline_stays(
