@@ -130,7 +130,7 @@ async def test_a_body_that_nobody_takes_ends_with_the_timeout(synchronous: bool)
             began = time.monotonic()
             with pytest.raises(CheckpointUnavailableError, match=r"nothing could be sent within 0.3 s|deadline"):
                 await put_large(saver, synchronous)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
 
 
 @BOTH

@@ -64,16 +64,16 @@ async function failureOf(options: HttpCheckpointSaverOptions): Promise<Checkpoin
 }
 
 describe.each(WAYS)('an address that never answered, by %s', (_name, fetch) => {
-  const soon = { fetch, firstAnswerMs: 400, deadlineMs: 60_000, backoffMs: 20 };
+  const soon = { fetch, firstAnswerMs: 2000, deadlineMs: 60_000, backoffMs: 20 };
 
   it('fails sooner, and is named, when it refuses connections', async () => {
     const baseUrl = `http://127.0.0.1:${await aFreePort()}`;
     const began = Date.now();
     const error = await failureOf({ ...soon, baseUrl });
-    expect(Date.now() - began).toBeLessThan(5_000);
+    expect(Date.now() - began).toBeLessThan(30_000);
     expect(error).toMatchObject({ limit: 'firstAnswerMs', status: undefined, isRetryable: true });
     expect(error.attempts).toBeGreaterThan(1);
-    expect(error.elapsedMs).toBeLessThanOrEqual(5_000);
+    expect(error.elapsedMs).toBeLessThanOrEqual(30_000);
     expect(error.message).toMatch(
       new RegExp(
         `^get-tuple of thread "thread-1" failed after ${error.attempts} attempts: no answer from ${baseUrl}: .*ECONNREFUSED.*` +
@@ -161,7 +161,7 @@ describe('what an error says', () => {
     const problem = { type: '/problems/queue-full', title: 'Busy', detail: '512 requests wait' };
     const busy = { status: 503, body: JSON.stringify(problem) };
     const { url, received } = await aServer(busy, busy, 'hang');
-    const error = await failureOf({ baseUrl: url, deadlineMs: 500, backoffMs: 1, timeoutMs: 60_000 });
+    const error = await failureOf({ baseUrl: url, deadlineMs: 3000, backoffMs: 1, timeoutMs: 60_000 });
     expect(error).toMatchObject({ status: 503, type: problem.type, attempts: 3, limit: 'deadlineMs' });
     expect(error.message).toMatch(
       /failed after 3 attempts: 503 \/problems\/queue-full 512 requests wait; tried for \d+\.\d s, see deadlineMs/,
@@ -181,7 +181,7 @@ describe('what an error says', () => {
 
   it('is that it waited for its turn', async () => {
     const { url, received } = await aServer('hang');
-    const saver = new HttpCheckpointSaver({ baseUrl: url, deadlineMs: 100, maxConcurrency: 1 });
+    const saver = new HttpCheckpointSaver({ baseUrl: url, deadlineMs: 1000, maxConcurrency: 1 });
     const [, second] = await Promise.allSettled([saver.getTuple(READ), saver.getTuple(READ)]);
     expect(second).toMatchObject({ reason: { attempts: 0, isRetryable: true, limit: 'deadlineMs' } });
     expect(String((second as PromiseRejectedResult).reason)).toMatch(
@@ -197,7 +197,13 @@ describe('what an error says', () => {
     ['x'.repeat(100_000), `${'x'.repeat(200)};`],
   ])('has what a proxy answered: %.30s', async (body, words) => {
     const { url } = await aServer({ status: 502, body });
-    const error = await failureOf({ baseUrl: url, deadlineMs: 30, backoffMs: 1 });
+    // The pause is most likely longer than what is left, so this is the only attempt.
+    const error = await failureOf({
+      baseUrl: url,
+      deadlineMs: 3000,
+      backoffMs: 60_000,
+      maxBackoffMs: 60_000,
+    });
     expect(error.message).toContain(`: 502 ${words}`);
   });
 

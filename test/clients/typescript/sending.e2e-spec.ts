@@ -157,7 +157,7 @@ describe('by Node', () => {
 
   it('an answer that is not what its encoding says is a failure', async () => {
     const { url, sockets } = await aServer(says('null', { 'content-encoding': 'gzip' }));
-    const error = await errorOf(new HttpCheckpointSaver({ baseUrl: url, deadlineMs: 300 }).getTuple(READ));
+    const error = await errorOf(new HttpCheckpointSaver({ baseUrl: url, deadlineMs: 3000 }).getTuple(READ));
     expect(error.message).toContain('incorrect header check');
     expect(sockets.length).toBeGreaterThan(1);
   });
@@ -194,7 +194,7 @@ describe('by Node', () => {
 
   it('an attempt that got no answer in time closes its connection', async () => {
     const { url, sockets } = await aServer((request) => void request.resume());
-    const saver = new HttpCheckpointSaver({ baseUrl: url, timeoutMs: 50, deadlineMs: 200, backoffMs: 1 });
+    const saver = new HttpCheckpointSaver({ baseUrl: url, timeoutMs: 500, deadlineMs: 1500, backoffMs: 1 });
     const error = await errorOf(saver.getTuple(READ));
     expect(error.cause).toMatchObject({ name: 'TimeoutError' });
     expect(new Set(sockets).size).toBe(error.attempts);
