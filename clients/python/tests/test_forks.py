@@ -228,6 +228,15 @@ def _owner_of_shared(thread_id: str) -> Any:
     return owner(_shared, thread_id)
 
 
+@pytest.fixture
+def ends_by_sigterm() -> Iterator[None]:
+    """As ever. ddtrace, which agentex-sdk brings, handles the signal, and a worker that was just forked lived on."""
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.usefixtures("ends_by_sigterm")
 def test_pools_of_processes(front: Front, owners: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with HttpCheckpointSaver(front.url) as saver:
         monkeypatch.setitem(globals(), "_shared", saver)
