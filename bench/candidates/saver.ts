@@ -5,7 +5,7 @@ import { pieces, stepsOf } from '../payload.js';
 import { output } from '../processes.js';
 import { Candidate, LOAD, ROOT, type Signals, type Task, generate } from './candidate.js';
 
-const PYTHON = `${ROOT}clients/python/.venv/bin/python`;
+export const PYTHON = `${ROOT}clients/python/.venv/bin/python`;
 const SCRIPT = `${ROOT}bench/python_saver.py`;
 
 /** LangGraph.js's saver; the load generator calls it. */
