@@ -85,9 +85,9 @@ async def async_savers() -> AsyncIterator[list[Any]]:
     else:
         async with AsyncConnectionPool(task["databaseUrl"], max_size=CONNECTIONS, kwargs=POOL) as pool:
             # A saver holds a lock while it uses a connection, so each agent has one of its own.
-            savers = [AsyncPostgresSaver(pool) for _ in agents]
-            await savers[0].setup()
-            yield savers
+            own = [AsyncPostgresSaver(pool) for _ in agents]
+            await own[0].setup()
+            yield own
 
 
 @contextmanager

@@ -82,9 +82,9 @@ export class Database implements OnApplicationShutdown {
   /** Statements that were sent again during it. */
   private repeats = 0;
   /** When a statement last failed since the disk was full, by the monotonic clock. */
+  private diskFullAt = -Infinity;
   /** Whether requests share statements; those of a thread that do are carried out in the order in which they came. */
   readonly isMerging: boolean;
-  private diskFullAt = -Infinity;
 
   constructor(
     private readonly dataSource: DataSource,
