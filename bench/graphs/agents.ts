@@ -3,8 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import { Annotation, END, MemorySaver, START, StateGraph } from '@langchain/langgraph';
 import { PostgresSaver } from '@langchain/langgraph-checkpoint-postgres';
-import { HttpCheckpointSaver } from 'langgraph-checkpoint-http';
 import pg from 'pg';
+import { HttpCheckpointSaver } from '../../clients/typescript/src/index.js';
 import type { Sample, Task } from './scenarios.js';
 
 const CONNECTIONS = 10;
