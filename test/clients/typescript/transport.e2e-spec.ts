@@ -339,8 +339,8 @@ describe('what is sent', () => {
     });
   });
 
-  const put = (saver: HttpCheckpointSaver, text: string) =>
-    saver.putWrites({ configurable: { thread_id: 't', checkpoint_id: 'c' } }, [['channel', text]], 'task');
+  const put = (saver: HttpCheckpointSaver, value: unknown) =>
+    saver.putWrites({ configurable: { thread_id: 't', checkpoint_id: 'c' } }, [['channel', value]], 'task');
 
   it('is gzipped from gzipFromBytes on', async () => {
     const { saver, requests } = aSaver([json(undefined, 204)]);
@@ -351,6 +351,12 @@ describe('what is sent', () => {
     const body = requests[1]!.body as Uint8Array<ArrayBuffer>;
     expect(body.length).toBeLessThan(10_000);
     expect(JSON.parse(gunzipSync(body).toString())).toHaveProperty('writes.0.task_id', 'task');
+  });
+
+  it('is plain when gzip would take away no more than Base64 has added', async () => {
+    const { saver, requests } = aSaver([json(undefined, 204)]);
+    await put(saver, new Uint8Array(randomBytes(80_000)));
+    expect(requests[0]?.headers).not.toHaveProperty('content-encoding');
   });
 
   it('is plain when gzip is off', async () => {
