@@ -17,7 +17,7 @@ from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_checkpoint_http import CheckpointProblemError, HttpCheckpointSaver, create_checkpointer
-from langgraph_checkpoint_http._transport import retry_after_seconds
+from langgraph_checkpoint_http._call import retry_after_seconds
 
 VARIABLES = ("CHECKPOINT_URL", "CHECKPOINT_API_KEY", "AGENTEX_BASE_URL", "AGENT_API_KEY")
 BOTH = pytest.mark.parametrize("synchronous", [False, True], ids=["async", "sync"])

@@ -26,7 +26,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from langgraph_checkpoint_http._body import Row
-from langgraph_checkpoint_http._transport import Reply, Request
+from langgraph_checkpoint_http._call import Reply, Request
 
 _PARTS = ("blobs", "pending_writes", "pending_sends")
 # From here on the sends of a step are in the checkpoint itself, no longer among the writes of its parent.
