@@ -21,7 +21,7 @@ import { factsOf } from '../facts.js';
 import { endAll, output } from '../processes.js';
 import { startServer } from '../server.js';
 import { graphsPage, type Samples } from './page.js';
-import { isPython, nameOf, type Sample, SAVERS, type Scenario, SCENARIOS, type Task } from './scenarios.js';
+import { isPython, nameOf, type Sample, saversOf, type Scenario, SCENARIOS, type Task } from './scenarios.js';
 
 const PAGE = `${ROOT}docs/explain/benchmarks-graphs.md`;
 const { values: given } = parseArgs({
@@ -48,12 +48,14 @@ async function run(serverUrl: string): Promise<void> {
   };
   const service = await new Served('service', databases.service, SERVICE).start();
   const samples: Samples = new Map(
-    scenarios.map((scenario) => [scenario, { memory: [], direct: [], service: [] }]),
+    scenarios.map((scenario) => [scenario, { memory: [], direct: [], service: [], unbatched: [] }]),
   );
   for (let round = 0; round < rounds; round += 1) {
     for (const [scenario, own] of samples) {
       const direct = isPython(scenario) ? databases.python : databases.node;
-      for (const saver of [...SAVERS.slice(round % 3), ...SAVERS.slice(0, round % 3)]) {
+      const savers = saversOf(scenario);
+      const first = round % savers.length;
+      for (const saver of [...savers.slice(first), ...savers.slice(0, first)]) {
         const sample = await measure({
           ...{
             ...scenario,

@@ -1,7 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { type IncomingMessage, type ServerResponse, createServer } from 'node:http';
-import { type AddressInfo } from 'node:net';
-import { text } from 'node:stream/consumers';
 import { emptyCheckpoint } from '@langchain/langgraph-checkpoint';
 import {
   CheckpointHttpError,
@@ -11,6 +8,7 @@ import {
 } from '../../../clients/typescript/src/index.js';
 import { startApp, type TestApp } from '../../support/app.js';
 import { all } from '../../support/histories.js';
+import { type Handler, inFrontOf, type Reply } from '../../support/in-front.js';
 
 let app: TestApp;
 beforeAll(async () => {
@@ -28,43 +26,9 @@ async function put(saver: HttpCheckpointSaver, thread: unknown, values: Record<s
   return saver.put(configOf(thread), checkpoint, METADATA, versions);
 }
 
-interface Reply {
-  status: number;
-  headers: Record<string, string>;
-  body: string;
-}
-type Handler = (request: IncomingMessage, body: string, right: () => Promise<Reply>) => Promise<Reply>;
-
-/** A server in front of the service: on its own loopback port, over real connections. */
-async function inFront<T>(
-  handler: Handler,
-  run: (url: string, sockets: unknown[]) => Promise<T>,
-): Promise<T> {
-  const sockets: unknown[] = [];
-  const answer = async (request: IncomingMessage, response: ServerResponse) => {
-    sockets.push(request.socket);
-    const body = await text(request);
-    const headers = {
-      'content-type': 'application/json',
-      'x-request-id': String(request.headers['x-request-id']),
-    };
-    const right = async () => {
-      const found = await fetch(app.url + String(request.url), { method: 'POST', headers, body });
-      const id = found.headers.get('x-request-id') ?? '';
-      return { status: found.status, headers: { 'x-request-id': id }, body: await found.text() };
-    };
-    const reply = await handler(request, body, right);
-    response.writeHead(reply.status, reply.headers).end(reply.status === 204 ? undefined : reply.body);
-  };
-  const server = createServer((request, response) => void answer(request, response));
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  try {
-    return await run(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, sockets);
-  } finally {
-    server.close();
-    server.closeAllConnections();
-  }
-}
+/** In front of the service. */
+const inFront = <T>(handler: Handler, run: (url: string, sockets: unknown[]) => Promise<T>) =>
+  inFrontOf(app.url, handler, run);
 
 function idHeader(id: unknown): Record<string, string> {
   return typeof id === 'string' ? { 'x-request-id': id } : {};
