@@ -1,7 +1,5 @@
 /** Measures the candidates on the profiles, alternating, and reports; see the options below. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { format, resolveConfig } from 'prettier';
 import { type Candidate, ROOT } from './candidates/candidate.js';
@@ -10,10 +8,9 @@ import { drawCharts } from './charts.js';
 import { factsOf } from './facts.js';
 import { inspect } from './database.js';
 import { measure } from './part.js';
-import { endAll } from './processes.js';
 import { CANDIDATES, type CandidateName, chosenProfiles } from './profiles.js';
 import { type Results, report } from './report.js';
-import { type Server, startServer } from './server.js';
+import { runWithServer } from './run.js';
 
 const REPORT = `${ROOT}docs/explain/benchmarks-raw.md`;
 
@@ -110,28 +107,4 @@ function rotated<T>(items: T[], by: number): T[] {
   return [...items.slice(first), ...items.slice(0, first)];
 }
 
-/** Rejects when the run has to end early: whatever the reason, nothing is left behind. */
-const stopped = new Promise<never>((_, reject) => {
-  process.on('uncaughtException', reject); // those after the first come of the clean-up
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => {
-      reject(new Error(`Ended by ${signal}`));
-    });
-  }
-});
-stopped.catch(() => undefined); // before there is a race
-
-const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-bench-'));
-let server: Server | undefined;
-try {
-  server = await startServer(directory);
-  await Promise.race([run(server.url), stopped]);
-} catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
-} finally {
-  await endAll();
-  await server?.stop();
-  rmSync(directory, { recursive: true, force: true });
-}
-process.exit();
+await runWithServer('bench', run);

@@ -7,9 +7,7 @@
  *   --smoke         everything once and shortly, to see that it works; writes nothing
  *   --output FILE   where the page goes
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { format, resolveConfig } from 'prettier';
@@ -18,8 +16,8 @@ import { PYTHON, PythonSaver } from '../candidates/saver.js';
 import { SERVICE, Served } from '../candidates/served.js';
 import { Database, inspect } from '../database.js';
 import { factsOf } from '../facts.js';
-import { endAll, output } from '../processes.js';
-import { startServer } from '../server.js';
+import { output } from '../processes.js';
+import { runWithServer } from '../run.js';
 import { graphsPage, type Samples } from './page.js';
 import { isPython, nameOf, type Sample, saversOf, type Scenario, SCENARIOS, type Task } from './scenarios.js';
 
@@ -109,27 +107,4 @@ async function empty(database: Database): Promise<void> {
   await database.settle();
 }
 
-const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-graphs-'));
-const stopped = new Promise<never>((_, reject) => {
-  process.on('uncaughtException', reject);
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => {
-      reject(new Error(`Ended by ${signal}`));
-    });
-  }
-});
-stopped.catch(() => undefined);
-let stop: (() => Promise<void>) | undefined;
-try {
-  const server = await startServer(directory);
-  stop = server.stop;
-  await Promise.race([run(server.url), stopped]);
-} catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
-} finally {
-  await endAll();
-  await stop?.();
-  rmSync(directory, { recursive: true, force: true });
-}
-process.exit();
+await runWithServer('graphs', run);

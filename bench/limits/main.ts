@@ -6,18 +6,15 @@
  *   --alone         not ten at once
  *   --output FILE   writes the table there
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import http from 'node:http';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import pg from 'pg';
 import { SERVICE, Served } from '../candidates/served.js';
 import { Database, inspect } from '../database.js';
-import { endAll } from '../processes.js';
-import { type Server, startServer } from '../server.js';
+import { runWithServer } from '../run.js';
 import { type Request, SCENARIOS, type Scenario } from './scenarios.js';
 import { MemoryWatch, type Peak } from './watch.js';
 
@@ -211,40 +208,29 @@ const HEADER = [
   ...['operation', 'request', 'at once', 'sent, each', 'answer', 'bytes of it', 'longest', 'longest probe'],
   ...['service', 'one backend', 'all backends', 'temporary files', 'rows read', 'rows written'],
 ];
-const directory = mkdtempSync(join(tmpdir(), 'checkpoint-backend-limits-'));
-const lines = [`| ${HEADER.join(' | ')} |`, `|${' --- |'.repeat(HEADER.length)}`];
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void finish(1));
-let server: Server | undefined;
+const lines: string[] = [];
 
-async function finish(code: number): Promise<never> {
-  await endAll();
-  await server?.stop();
-  rmSync(directory, { recursive: true, force: true });
+function print(line: string): void {
+  lines.push(line);
+  console.log(line);
   if (options.output !== undefined) writeFileSync(options.output, `${lines.join('\n')}\n`);
-  process.exit(code);
 }
 
-let code = 0;
-try {
-  server = await startServer(directory);
-  for (const line of lines) console.log(line);
+await runWithServer('limits', async (serverUrl) => {
+  let failures = 0;
+  print(`| ${HEADER.join(' | ')} |`);
+  print(`|${' --- |'.repeat(HEADER.length)}`);
   for (const scenario of SCENARIOS) {
     if (!`${scenario.operation} ${scenario.what}`.includes(options.only)) continue;
     try {
-      for (const [n, seen] of (await measure(server.url, scenario)).entries()) {
-        const requests = [scenario.request(n)];
-        lines.push(row(scenario, seen, requests, n === 0 ? '1' : String(AT_ONCE)));
-        console.log(lines.at(-1));
+      for (const [n, seen] of (await measure(serverUrl, scenario)).entries()) {
+        print(row(scenario, seen, [scenario.request(n)], n === 0 ? '1' : String(AT_ONCE)));
       }
     } catch (error) {
-      code = 1;
-      lines.push(`| ${scenario.operation} | ${scenario.what} | ${String(error)} |`);
-      console.log(lines.at(-1));
+      failures += 1;
+      print(`| ${scenario.operation} | ${scenario.what} | ${String(error)} |`);
       await delay(RECOVERY_MS);
     }
   }
-} catch (error) {
-  console.error(error);
-  code = 1;
-}
-await finish(code);
+  if (failures > 0) throw new Error(`${failures} scenarios failed`);
+});

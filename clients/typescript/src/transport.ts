@@ -228,8 +228,8 @@ export class Transport {
             expected,
           ),
         );
-      const gatherer =
-        isStore && attempt === 1 && json.length <= MAX_BATCHED_LENGTH ? this.gatherer : undefined;
+      const isSmall = json.length <= MAX_BATCHED_LENGTH && payload.encoding === null;
+      const gatherer = isStore && isSmall && attempt === 1 ? this.gatherer : undefined;
       const store = { operation, json, caller: key.text, stranger, endsAt: began + this.deadlineMs };
       const outcome: Answer | Failed = await (gatherer?.attempt(store, signal, alone) ?? alone());
       if ('json' in outcome) return outcome;
@@ -362,8 +362,8 @@ export class Transport {
     );
     if ('json' in outcome) return partsOf(outcome, stores);
     const { failure } = outcome;
-    // An older service knows no batches.
-    if (failure.status === 404 || failure.status === 405) this.gatherer = undefined;
+    // An older service knows no batches, and a proxy may let no other type of content through.
+    if ([404, 405, 415].includes(failure.status ?? 0)) this.gatherer = undefined;
     return failure.isRetryable
       ? stores.map(() => ({ ...outcome, failure: { requestId, ...failure } }))
       : undefined;
