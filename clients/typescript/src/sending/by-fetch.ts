@@ -21,8 +21,12 @@ export function byFetch(base: string, fetch: typeof globalThis.fetch): Send {
     }
   }
 
-  return async ({ operation, headers, body, signal }: Outgoing): Promise<Incoming> => {
-    const init: RequestInit = { method: 'POST', headers, body, signal, redirect: 'manual' };
+  return async ({ operation, headers, body, ending }: Outgoing): Promise<Incoming> => {
+    const abort = new AbortController();
+    ending.onEnd(() => {
+      abort.abort(ending.reason);
+    });
+    const init: RequestInit = { method: 'POST', headers, body, signal: abort.signal, redirect: 'manual' };
     const response = await uncached(base + operation, init);
     const { statusText } = response;
     const status = response.type === 'opaqueredirect' ? 0 : response.status;

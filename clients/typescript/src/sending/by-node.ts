@@ -37,11 +37,11 @@ export function byNode(base: string): Send | undefined {
   const { hostname, port, pathname } = url;
   const target = { agent, method: 'POST', hostname: hostname.replace(/^\[(.*)\]$/, '$1'), port };
 
-  return async ({ operation, headers, body, signal }: Outgoing): Promise<Incoming> => {
+  return async ({ operation, headers, body, ending }: Outgoing): Promise<Incoming> => {
     const { answer, bytes } = await exchange(
       { ...target, path: pathname + operation, headers: { ...ACCEPTED, ...headers } },
       body,
-      signal,
+      ending,
     );
     const plain = await decompressed(bytes, answer.headers['content-encoding']);
     if (plain.length > constants.MAX_STRING_LENGTH) throw new AnswerTooLargeError();
@@ -61,7 +61,7 @@ export function byNode(base: string): Send | undefined {
   function exchange(
     options: RequestOptions,
     body: Outgoing['body'],
-    signal: AbortSignal,
+    ending: Outgoing['ending'],
   ): Promise<{ answer: IncomingMessage; bytes: Buffer }> {
     return new Promise((resolve, reject) => {
       const request = http.request(options, (answer) => {
@@ -73,11 +73,9 @@ export function byNode(base: string): Send | undefined {
         answer.on('error', reject);
       });
       request.on('error', reject);
-      const stop = () => {
+      ending.onEnd(() => {
         request.destroy();
-      };
-      if (signal.aborted) stop();
-      else signal.addEventListener('abort', stop, { once: true });
+      });
       // A text would take the headers with it into UTF-8; they are Latin 1.
       request.end(typeof body === 'string' ? Buffer.from(body) : body);
     });
