@@ -25,8 +25,8 @@ async function savers(): Promise<{
 }> {
   const each = <T>(make: () => T) => Array.from({ length: task.agents }, make);
   if (task.saver === 'memory') return { savers: each(() => new MemorySaver()), end: () => Promise.resolve() };
-  if (task.saver !== 'direct') {
-    const saver = new HttpCheckpointSaver({ baseUrl: task.serviceUrl, batch: task.saver === 'service' });
+  if (task.saver === 'service') {
+    const saver = new HttpCheckpointSaver({ baseUrl: task.serviceUrl });
     return { savers: each(() => saver), end: () => Promise.resolve() };
   }
   const saver = new PostgresSaver(new pg.Pool({ connectionString: task.databaseUrl, max: CONNECTIONS }));

@@ -30,10 +30,8 @@ const TARGETS: Target[] = [
   { measure: 'wall time', atMost: 0.8, isAbout: (of) => isShort(of) && of.agents > 1 },
 ];
 
-type Round = Record<'memory' | 'direct' | 'service', Sample>;
-
 /** Ratios of a round: the service's to the direct saver's. */
-const RATIOS: Record<Target['measure'], (of: Round) => number> = {
+const RATIOS: Record<Target['measure'], (of: Record<Saver, Sample>) => number> = {
   'CPU above memory': ({ memory, direct, service }) =>
     (service.cpuMs - memory.cpuMs) / (direct.cpuMs - memory.cpuMs),
   'wall time': ({ direct, service }) => service.wallMs / direct.wallMs,
@@ -72,25 +70,6 @@ ${table(
   ),
 )}
 
-## Stores that go together
-
-The saver of Node sends stores that come while others are under way in one \`batch\`. Figures with that and with \`batch\` turned off,
-and their ratio. The saver of Python does not, since it gains nothing: tried with asyncio, a superstep took 1.3 times the CPU with 16 agents,
-and the same with 64.
-
-${table(
-  ['scenario', 'wall time', 'ratio', 'CPU', 'ratio'],
-  rows
-    .filter(([, own]) => own.unbatched.length > 0)
-    .map(([scenario, own]) => [
-      nameOf(scenario),
-      each(own, 'wallMs', ['service', 'unbatched']),
-      shown(ofUnbatched(own, 'wallMs')),
-      each(own, 'cpuMs', ['service', 'unbatched']),
-      shown(ofUnbatched(own, 'cpuMs')),
-    ]),
-)}
-
 ## Figures
 
 Milliseconds for a superstep: memory, direct, service.
@@ -119,16 +98,10 @@ function ratiosOf(
   });
 }
 
-function ofUnbatched({ service, unbatched }: Record<Saver, Sample[]>, measure: keyof Sample): number[] {
-  return unbatched.map((sample, round) => (service[round]?.[measure] ?? NaN) / sample[measure]);
-}
-
-function each(
-  own: Record<Saver, Sample[]>,
-  measure: keyof Sample,
-  savers: Saver[] = ['memory', 'direct', 'service'],
-): string {
-  return savers.map((saver) => median(own[saver].map((sample) => sample[measure])).toFixed(2)).join(', ');
+function each({ memory, direct, service }: Record<Saver, Sample[]>, measure: keyof Sample): string {
+  return [memory, direct, service]
+    .map((samples) => median(samples.map((sample) => sample[measure])).toFixed(2))
+    .join(', ');
 }
 
 function median(values: number[]): number {

@@ -1,6 +1,5 @@
 /** The whole graphs that are measured. */
-const SAVERS = ['memory', 'direct', 'service', 'unbatched'] as const;
-/** `unbatched` is `service` with every store in a request of its own. */
+export const SAVERS = ['memory', 'direct', 'service'] as const;
 export type Saver = (typeof SAVERS)[number];
 export const LANGUAGES = ['Python, async', 'Python, sync', 'Node'] as const;
 
@@ -42,11 +41,6 @@ export const SCENARIOS: Scenario[] = LANGUAGES.flatMap((language) => [
   { language, durability: 'async', agents: 1, ...LONG },
   { language, durability: 'async', agents: 16, ...LONG, supersteps: 15 },
 ]);
-
-/** The saver of Node alone sends stores together, and an agent that is alone has none that wait. */
-export function saversOf({ agents, language }: Scenario): Saver[] {
-  return SAVERS.filter((saver) => saver !== 'unbatched' || (agents > 1 && language === 'Node'));
-}
 
 /** As the page names it. */
 export function nameOf({ language, durability, agents, messagesBefore }: Scenario): string {

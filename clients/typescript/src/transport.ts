@@ -1,6 +1,5 @@
 import { onAbort } from './abort.js';
 import { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault, seconds } from './error.js';
-import { Gatherer, type Store } from './gatherer.js';
 import { gzipped } from './gzip.js';
 import { networkFault } from './network-fault.js';
 import { byFetch } from './sending/by-fetch.js';
@@ -36,11 +35,6 @@ export interface TransportOptions {
   maxBackoffMs?: number | undefined;
   /** Bodies of this many bytes and more are sent gzipped, when that makes them smaller. `Infinity`: never. Default 65,536. */
   gzipFromBytes?: number | undefined;
-  /**
-   * Whether stores that come while others are under way are sent together, in one `batch`. A lone store goes out at once; each has its
-   * own result. Default true.
-   */
-  batch?: boolean | undefined;
   /** How many requests may be under way at once; further ones wait their turn. Default 64. */
   maxConcurrency?: number | undefined;
   /**
@@ -93,8 +87,6 @@ const MAX_MISMATCHES = 5;
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 /** How often a saver says at most that it tries again. */
 const WARNING_INTERVAL_MS = 60_000;
-/** What is longer goes alone. */
-const MAX_BATCHED_LENGTH = 32 * 1024;
 /** How much of an answer that is no problem document an error has. */
 const EXCERPT_LENGTH = 200;
 /** What may help, by status. */
@@ -111,8 +103,6 @@ const answered = new Set<string>();
  */
 const ON_ITS_LAST_CONNECTION: Record<string, string> =
   typeof process === 'undefined' || !('versions' in process) ? {} : { connection: 'close' };
-
-const ACCEPT = { accept: 'application/json, application/problem+json' };
 
 /** What HTTP allows (RFC 9110), the values in Latin 1. Checked by `Headers` it would load Node's whole fetch. */
 const HEADER_NAME = /^[\w!#$%&'*+.^`|~-]+$/;
@@ -133,8 +123,6 @@ export class Transport {
   private readonly abortGraceMs: number;
   private readonly checkRequestId: boolean;
   private readonly send: Send;
-  /** Undefined: every store goes alone. */
-  private gatherer: Gatherer<BatchedStore, Answer | Failed> | undefined;
   private free: number;
   private readonly queue = new Set<() => void>();
 
@@ -166,7 +154,6 @@ export class Transport {
     this.free = positive('maxConcurrency', options.maxConcurrency ?? 64);
     this.abortGraceMs = options.abortGraceMs ?? 5_000;
     this.checkRequestId = options.checkRequestId ?? true;
-    this.gatherer = (options.batch ?? true) ? new Gatherer((stores) => this.together(stores)) : undefined;
     this.send = options.fetch === undefined ? chosenSend(this.base) : byFetch(this.base, options.fetch);
   }
 
@@ -181,11 +168,10 @@ export class Transport {
     body: object,
     { threadId, signal, isStore = false, stranger = () => undefined }: Call = {},
   ): Promise<Answer> {
-    if (!isStore || signal === undefined)
-      return this.repeat(operation, body, threadId, signal, stranger, isStore);
+    if (!isStore || signal === undefined) return this.repeat(operation, body, threadId, signal, stranger);
     const late = delayed(signal, this.abortGraceMs);
     try {
-      return await this.repeat(operation, body, threadId, late.signal, stranger, isStore);
+      return await this.repeat(operation, body, threadId, late.signal, stranger);
     } finally {
       late.dispose();
     }
@@ -197,17 +183,15 @@ export class Transport {
     threadId: string | undefined,
     signal: AbortSignal | undefined,
     stranger: NonNullable<Call['stranger']>,
-    isStore: boolean,
   ): Promise<Answer> {
     signal?.throwIfAborted();
     const began = Date.now();
-    const json = JSON.stringify(body);
-    const payload = await this.encode(json);
+    const payload = await this.encode(JSON.stringify(body));
     const requestId = this.headers['x-request-id'] ?? newRequestId();
     const key = await KeyOfCall.read(this.apiKey);
     const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger };
     const headers = {
-      ...ACCEPT,
+      accept: 'application/json, application/problem+json',
       'content-type': 'application/json',
       ...(payload.encoding === null ? {} : { 'content-encoding': payload.encoding }),
       'x-request-id': requestId,
@@ -217,21 +201,9 @@ export class Transport {
     for (let attempt = 1; ; attempt++) {
       const connection = last?.failure.isMismatch === true ? ON_ITS_LAST_CONNECTION : {};
       const sent = { ...headers, ...checked(keyHeader(key.text)), ...this.headers, ...connection };
-      const alone = () =>
-        this.turn(signal, () =>
-          this.attempt(
-            operation,
-            payload.bytes,
-            sent,
-            began + this.deadlineMs - Date.now(),
-            signal,
-            expected,
-          ),
-        );
-      const isSmall = json.length <= MAX_BATCHED_LENGTH && payload.encoding === null;
-      const gatherer = isStore && isSmall && attempt === 1 ? this.gatherer : undefined;
-      const store = { operation, json, caller: key.text, stranger, endsAt: began + this.deadlineMs };
-      const outcome: Answer | Failed = await (gatherer?.attempt(store, signal, alone) ?? alone());
+      const outcome: Answer | Failed = await this.turn(signal, () =>
+        this.attempt(operation, payload.bytes, sent, began + this.deadlineMs - Date.now(), signal, expected),
+      );
       if ('json' in outcome) return outcome;
       if (outcome.failure.status === 401 && (await key.hasChanged())) continue;
       // What the deadline has cut short says less than what came before.
@@ -344,31 +316,6 @@ export class Transport {
     return stranger === undefined ? outcome : mismatch(stranger);
   }
 
-  /** Sends the stores in one request. Undefined: each has to go alone, and is told what is wrong with it. */
-  private async together(stores: BatchedStore[]): Promise<(Answer | Failed)[] | undefined> {
-    const requestId = this.headers['x-request-id'] ?? newRequestId();
-    const headers = {
-      ...ACCEPT,
-      'content-type': 'application/x-ndjson',
-      'x-request-id': requestId,
-      ...checked(keyHeader(stores[0]?.caller)),
-      ...this.headers,
-    };
-    const body = stores.map(({ operation, json }) => `{"operation":"${operation}"}\n${json}`).join('\n');
-    const endsAt = Math.min(...stores.map((store) => store.endsAt));
-    const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger: () => undefined };
-    const outcome = await this.turn(undefined, () =>
-      this.attempt('batch', body, headers, endsAt - Date.now(), undefined, expected),
-    );
-    if ('json' in outcome) return partsOf(outcome, stores);
-    const { failure } = outcome;
-    // An older service knows no batches, and a proxy may let no other type of content through.
-    if ([404, 405, 415].includes(failure.status ?? 0)) this.gatherer = undefined;
-    return failure.isRetryable
-      ? stores.map(() => ({ ...outcome, failure: { requestId, ...failure } }))
-      : undefined;
-  }
-
   private async encode(json: string): Promise<Payload> {
     // No character is longer than three bytes, so most bodies need not be encoded to know that they are short.
     if (json.length * 3 < this.gzipFromBytes) return { bytes: json, encoding: null };
@@ -427,31 +374,6 @@ interface Expected {
   /** Undefined: any. */
   requestId: string | undefined;
   stranger: (json: unknown) => string | undefined;
-}
-
-/** A store that may go together with others. */
-interface BatchedStore extends Store {
-  stranger: Expected['stranger'];
-  /** When its deadline passes, by the clock of Date. */
-  endsAt: number;
-}
-
-/** What the answer to a batch says of each store; undefined when it is no such answer. */
-function partsOf({ json, headers }: Answer, stores: BatchedStore[]): (Answer | Failed)[] | undefined {
-  const { results } = (json ?? {}) as { results?: unknown };
-  if (!Array.isArray(results) || results.length !== stores.length || !results.every(isResult))
-    return undefined;
-  return results.map(({ status, answer, problem }, at) => {
-    const part = answer ?? problem;
-    const text = part === undefined ? '' : JSON.stringify(part);
-    const outcome = read({ status, statusText: '', headers, text });
-    const strange = 'json' in outcome ? stores[at]?.stranger(outcome.json) : undefined;
-    return strange === undefined ? outcome : mismatch(strange);
-  });
-}
-
-function isResult(value: unknown): value is { status: number; answer?: unknown; problem?: unknown } {
-  return typeof (value as { status?: unknown } | null)?.status === 'number';
 }
 
 /** The answer's request id when it is another's. One without may be of a proxy on the way, or of an older service. */
