@@ -10,7 +10,7 @@ import { inspectServer } from '../src/database/server.js';
 import { SHALLOW_MIGRATIONS, SHALLOW_UPSERT_CHECKPOINTS_SQL } from './fixtures/python-saver.js';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, base64 } from './support/builders.js';
-import { createDatabase, type TestDatabase } from './support/database.js';
+import { createDatabase, knowsLocale, type TestDatabase } from './support/database.js';
 import { ask, decode, listBySaver, resume } from './support/graph.js';
 import { until } from './support/process.js';
 import {
@@ -480,6 +480,12 @@ describe('ids in byte order, where the locale orders them otherwise', () => {
     { name: 'adopted', adopted: true, index: 'checkpoints_byte_order_idx' },
     { name: 'new', adopted: false, index: 'checkpoints_pkey' },
   ])('are found by an index in $name tables', async ({ adopted, index }) => {
+    if (!(await knowsLocale('en-US'))) {
+      console.log(
+        'Left out: Postgres 14 has the locales of its system alone, and that one has no en_US.utf8',
+      );
+      return;
+    }
     const database = await aDatabase({ like: 'empty', locale: 'en-US' });
     if (adopted) await pythonSetup(database.sql);
     await migrated(database);

@@ -19,13 +19,25 @@ async function onServer(statement: string): Promise<unknown[]> {
   }
 }
 
-/** ICU, which every build has; before Postgres 15 a database cannot use it, and the server's system must know the locale. */
-async function inLocale(locale: string): Promise<string> {
+/** Before Postgres 15 a database cannot use ICU, which every build has. */
+async function hasIcu(): Promise<boolean> {
   const rows = await onServer('show server_version_num');
   const [{ server_version_num: version }] = rows as [{ server_version_num: string }];
-  return Number(version) >= 150_000
+  return Number(version) >= 150_000;
+}
+
+const ofSystem = (locale: string) => `${locale.replace('-', '_')}.utf8`;
+
+/** Whether databases can be made in the locale: without ICU the server's system must know it. */
+export async function knowsLocale(locale: string): Promise<boolean> {
+  const known = await onServer(`select from pg_collation where collname = '${ofSystem(locale)}'`);
+  return known.length > 0 || (await hasIcu());
+}
+
+async function inLocale(locale: string): Promise<string> {
+  return (await hasIcu())
     ? `locale_provider icu icu_locale '${locale}' locale 'C'`
-    : `locale '${locale.replace('-', '_')}.utf8'`;
+    : `locale '${ofSystem(locale)}'`;
 }
 
 /** A clone of the migrated template, or with `like: 'empty'` a database without any table. */
