@@ -1,9 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import http from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { type Answer, startApp, type TestApp } from './support/app.js';
 import { aPut, aPutWrites, aThread, aWrite, base64 } from './support/builders.js';
+import { createDatabase } from './support/database.js';
 import { aKey } from './support/keys.js';
+import { Network } from './support/network.js';
 import { until } from './support/process.js';
 
 const NDJSON = { 'content-type': 'application/x-ndjson' };
@@ -258,6 +261,79 @@ describe('a batch whose rows are locked', () => {
     }
   });
 
+  it('does nothing more of a thread after an operation that is to be sent again, and goes on with others', async () => {
+    app = await startApp({ STATEMENT_TIMEOUT_MS: '500', DATABASE_POOL_MAX: '4' });
+    const [stuck, free] = [aThread(), aThread()];
+    const put = (thread_id: string, n: number): Item => ['put', aPut({ thread_id, metadata: { n } })];
+    expect(statuses(await batch([put(stuck, 0)]))).toEqual([200]);
+    await app.database.sql('begin');
+    await app.database.sql('select from checkpoints where thread_id = $1 for update', [stuck]);
+    const answer = batch([put(stuck, 1), put(free, 1), put(stuck, 2), put(free, 2)]);
+    // By then the first has its refusal, and the second would be stored soon.
+    await delay(800);
+    await app.database.sql('commit');
+    const [first, , second, ...rest] = statuses(await answer);
+    expect(second).toBe(first);
+    expect(rest).toEqual([200]);
+    const { json } = await app.post('get-tuple', { thread_id: stuck });
+    expect(json.metadata).toEqual({ n: first === 503 ? 0 : 2 });
+  });
+
+  it('is over after one outage, however many operations it has', async () => {
+    const database = await createDatabase();
+    const url = new URL(database.url);
+    const network = await Network.open(Number(url.port || 5432), url.hostname);
+    url.hostname = '127.0.0.1';
+    url.port = String(network.port);
+    app = await startApp({ DATABASE_URL: url.href, OUTAGE_WAIT_MS: '1000' }, database);
+    try {
+      network.mode = 'resetting';
+      network.reset();
+      const thread_id = aThread();
+      const items = Array.from({ length: 60 }, (_, n): Item => ['put', aPut({ thread_id, metadata: { n } })]);
+      const began = Date.now();
+      expect(new Set(statuses(await batch(items)))).toEqual(new Set([503]));
+      expect(Date.now() - began).toBeLessThan(20_000);
+    } finally {
+      network.close();
+      await database.drop();
+    }
+  });
+
+  it('of hostile requests leaves the others their turns', async () => {
+    app = await startApp();
+    const rows = (row: object) => Array.from({ length: 99 }, () => row);
+    const items = Array.from({ length: 256 }, (): Item => [
+      'put-writes',
+      { thread_id: 't', checkpoint_id: 'c', writes: rows({}) },
+    ]);
+    let longest = 0;
+    let last = performance.now();
+    const timer = setInterval(() => {
+      longest = Math.max(longest, performance.now() - last);
+      last = performance.now();
+    }, 1);
+    const before = process.cpuUsage();
+    const answer = await batch(items);
+    const { user, system } = process.cpuUsage(before);
+    clearInterval(timer);
+    expect(new Set(statuses(answer))).toEqual(new Set([422]));
+    // Compared with what it took: this machine may be busy.
+    expect(longest).toBeLessThan(Math.max(250, (user + system) / 1000 / 3));
+  });
+
+  it('makes no more of a number than a double needs, so that little does not become much', async () => {
+    app = await startApp();
+    const blobs = Array.from({ length: 9990 }, () => '{"channel":"","version":1e2590,"type":""}').join();
+    const line = `{"thread_id":"t","checkpoint_id":"c","checkpoint":{},"blobs":[${blobs}]}`;
+    const answer = await batch(Array.from({ length: 40 }, (): Item => ['put', line]));
+    expect(new Set(statuses(answer))).toEqual(new Set([422]));
+    expect(answer.json.results[0].problem.errors[0]).toEqual({
+      pointer: '#/blobs/0/version',
+      detail: 'is a number out of range',
+    });
+  });
+
   it('leaves the queue when its client goes away, but for what was begun', async () => {
     app = await startApp({ DATABASE_POOL_MAX: '1' });
     const threads = Array.from({ length: 5 }, aThread);
@@ -272,6 +348,10 @@ describe('a batch whose rows are locked', () => {
       request.destroy();
       await until('they have left', async () => (await metric('queue_waiting_requests')) === 0);
     });
+    await until(
+      'they are counted',
+      async () => (await metric('requests_total{operation="put",status="499"}')) === 4,
+    );
     await until('the one that was begun is stored', async () => {
       const [row] = await app.database.sql<{ count: number }>('select count(*)::int from checkpoints');
       return row?.count === 1;

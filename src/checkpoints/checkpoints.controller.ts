@@ -7,7 +7,7 @@ import { Settings } from '../config/env.js';
 import { BATCH, type BatchBody } from '../http/body/batch-body.js';
 import { type Validate, validationPipe, validatorOf } from '../http/validation/validation.js';
 import { Metrics } from '../observability/metrics/metrics.js';
-import { Batched, BatchResponse, storesOf } from './dto/batch.dto.js';
+import { Batched, BatchResponse, readsOf, batchCallerOf } from './dto/batch.dto.js';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
 import { CopyThreadRequest } from './dto/copy-thread.dto.js';
 import { DeleteForRunsRequest } from './dto/delete-for-runs.dto.js';
@@ -98,7 +98,7 @@ export class CheckpointsController {
     @Batched() batch: BatchBody,
     @Res({ passthrough: true }) response: ServerResponse,
   ): Promise<BatchResponse> {
-    const outcomes = await this.batchUseCase.execute(await storesOf(batch, this.validate));
+    const outcomes = await this.batchUseCase.execute(readsOf(batch, this.validate), batchCallerOf(batch));
     const answer = BatchResponse.of(outcomes, response);
     answer.results.forEach(({ status }, at) => {
       this.metrics.batched(batch.items[at]?.operation ?? '', status);

@@ -664,6 +664,17 @@ describe('RequestQueue', () => {
     expect(statements).toHaveLength(3);
   });
 
+  it('has a place for a tenant of which nothing waits, though another has filled it before there were two', async () => {
+    const { add, end, ends, statements } = aQueue({ slots: 1, max: 3 }, false);
+    const [many, few] = ['many', 'few'].map((name) => () => new Caller(name));
+    for (let n = 0; n < 4; n += 1) void add(`${n}`, `${n}`, many!());
+    await expect(add('4', '4', many!())).rejects.toThrow(QueueFullError);
+    void add('5', 'of few', few!());
+    await expect(add('6', '6', few!())).rejects.toThrow(QueueFullError);
+    while (ends.length > 0) await end();
+    expect(statements.flat().toSorted()).toEqual(['0', '1', '2', '3', 'of few']);
+  });
+
   it('refuses more than may wait', async () => {
     const { add, end } = aQueue({ slots: 1, max: 1 });
     void add('a', '1');

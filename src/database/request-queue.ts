@@ -86,6 +86,8 @@ const SUSPECT_MS = 10_000;
 const MAX_SUSPECTS = 1000;
 
 const ASK_AGAIN_MS = 250;
+/** Places beyond `max` for tenants of which nothing waits, each one: others may have filled the queue before there were shares. */
+const RESERVE = 64;
 
 /**
  * The queue in front of the connection pool. Requests are begun in the order in which they came, but tenants take turns,
@@ -139,14 +141,16 @@ export class RequestQueue {
     const { max, slots, waitMs, observer, tracing } = this.options;
     if (caller.isGone) return Promise.reject(new CallerGoneError());
     const room = slots + max - this.running - this.waiting;
-    if (room <= 0) {
+    const isAmongOthers = this.waiting > 0 && (this.tenants.get(caller.tenant)?.waiting ?? 0) === 0;
+    const hasReserve = isAmongOthers && room > -RESERVE;
+    if (room <= 0 && !hasReserve) {
       observer?.refused('full');
       return Promise.reject(
         new QueueFullError(`${max} requests wait for a connection already, as many as QUEUE_MAX allows`),
       );
     }
     const tenant = this.tenantOf(caller.tenant);
-    if (this.tenancy.isShared && tenant.waiting >= room) {
+    if (this.tenancy.isShared && tenant.waiting >= room && !hasReserve) {
       observer?.refused('share');
       return Promise.reject(
         new QueueFullError(

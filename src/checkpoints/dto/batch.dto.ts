@@ -1,12 +1,11 @@
 import type { ServerResponse } from 'node:http';
-import { setImmediate } from 'node:timers/promises';
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import { ApiProperty } from '@nestjs/swagger';
 import type { BatchBody, BatchItem } from '../../http/body/batch-body.js';
 import { ProblemSchema } from '../../http/problems/problem.docs.js';
 import { noteProblem, type Problem } from '../../http/problems/problem.filter.js';
 import type { Validate } from '../../http/validation/validation.js';
-import { type Caller, callerOf, setCaller } from '../../request/caller.js';
+import { type Caller, CallerGoneError, callerOf, setCaller } from '../../request/caller.js';
 import type { BatchedOutcome, BatchedStore } from '../use-cases/batch.use-case.js';
 import { PutWritesRequest } from './put-writes.dto.js';
 import { PutRequest, PutResponse } from './put.dto.js';
@@ -17,23 +16,16 @@ export const Batched = createParamDecorator(
     context.switchToHttp().getRequest<{ body: BatchBody }>().body,
 );
 
-/** After so many bytes of requests others have their turn. */
-const READ_AT_ONCE = 256 * 1024;
+/** Reads and checks each request as if it had come alone, when it is asked for. */
+export function readsOf(batch: BatchBody, validate: Validate): (() => Promise<BatchedStore>)[] {
+  const caller = batchCallerOf(batch);
+  return batch.items.map((item) => () => storeOf(item, caller, validate));
+}
 
-/** Reads and checks each request as if it had come alone. */
-export async function storesOf(batch: BatchBody, validate: Validate): Promise<BatchedStore[]> {
+export function batchCallerOf(batch: BatchBody): Caller {
   const caller = callerOf(batch);
   if (caller === undefined) throw new Error('A batch without a caller');
-  const stores: BatchedStore[] = [];
-  let bytes = 0;
-  for (const item of batch.items) {
-    stores.push(await storeOf(item, caller, validate));
-    bytes += item.bytes;
-    if (bytes < READ_AT_ONCE) continue;
-    bytes = 0;
-    await setImmediate();
-  }
-  return stores;
+  return caller;
 }
 
 async function storeOf(item: BatchItem, caller: Caller, validate: Validate): Promise<BatchedStore> {
@@ -70,7 +62,11 @@ export class BatchResponse {
   }
 }
 
+/** As the metrics have it when a client goes away before its answer. */
+const CLIENT_GONE = 499;
+
 function resultOf(outcome: BatchedOutcome, response: ServerResponse): BatchResult {
+  if ('error' in outcome && outcome.error instanceof CallerGoneError) return { status: CLIENT_GONE };
   if ('error' in outcome) {
     const problem = noteProblem(outcome.error, response);
     return { status: problem.status, problem };

@@ -23,4 +23,11 @@ describe('numericText', () => {
     expect(numericText('1e-999999999')).toBeNull();
     expect(numericText('1'.repeat(3000))).toBeNull();
   });
+
+  it('takes every double, and refuses exponents that would make much of little', () => {
+    expect(numericText('1.7976931348623157e308')).toHaveLength(309);
+    expect(numericText('5e-324')).toHaveLength(326);
+    expect(numericText('1e2590')).toBeNull();
+    expect(numericText('1e-2590')).toBeNull();
+  });
 });

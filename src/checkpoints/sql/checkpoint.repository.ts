@@ -59,11 +59,6 @@ export class CheckpointRepository {
     };
   }
 
-  /** Whether stores of a thread that were begun one after the other are carried out in that order. */
-  get keepsOrder(): boolean {
-    return this.database.isMerging;
-  }
-
   /** The checkpoint with that id, or the latest of the namespace when `checkpointId` is null; null when there is none. */
   async findTuple(
     threadId: StoredThreadId,

@@ -6,7 +6,7 @@ import { type CompiledClass, fieldsOf, isPlain, ITEMS, type Maker, makerOf } fro
 import { describeFaults } from './described-faults.js';
 
 /** Rows from which on class-transformer and class-validator, some 100 µs for each, would keep all others waiting. */
-const MANY = 100;
+const MANY = 10;
 
 /**
  * Nest's pipe, on the fields that the class has: class-transformer takes the square of the number of fields, seconds for
