@@ -397,35 +397,6 @@ def test_connections_end_with_their_loop(service: Service) -> None:
         assert len(front.ports) <= 21 * 3
 
 
-CANCELLED = """
-import asyncio, sys
-from langgraph_checkpoint_http import HttpCheckpointSaver
-config = {"configurable": {"thread_id": "cancelled", "checkpoint_ns": ""}}
-
-async def main():
-    for n in range(60):
-        async with HttpCheckpointSaver(sys.argv[1]) as saver:
-            calls = [asyncio.create_task(saver.aget_tuple(config)) for _ in range(5)]
-            await asyncio.sleep(0.0002 * (n % 20))
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-            assert await saver.aget_tuple(config) is None
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_calls_that_are_cancelled_while_they_connect_lose_no_socket(service: Service, host: str) -> None:
-    with front_of(service.url) as front:
-        url = front.url.replace("127.0.0.1", host)
-        run = subprocess.run(
-            [sys.executable, "-W", "error", "-c", CANCELLED, url], capture_output=True, text=True, timeout=120
-        )
-    assert (run.returncode, run.stderr) == (0, "")
-
-
 IMPORTS = """
 import sys
 import threading

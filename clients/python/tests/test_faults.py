@@ -60,7 +60,7 @@ async def test_a_graph_ends_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scenario.skip_where_impossible(synchronous=synchronous)
-    monkeypatch.setattr("langgraph_checkpoint_http._transport._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("langgraph_checkpoint_http._call._FIRST_PAUSE_SECONDS", 0.01)
     memory = Run(scenario.build, InMemorySaver(), thread_id, synchronous=synchronous)
     await scenario.play(memory)
     with front_of(service.url, plan) as front:

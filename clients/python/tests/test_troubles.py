@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -39,8 +40,8 @@ async def get(saver: HttpCheckpointSaver, synchronous: bool) -> Any:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifteen seconds are one."""
-    monkeypatch.setattr("langgraph_checkpoint_http._transport._FIRST_CONNECTION_SECONDS", 1.0)
-    monkeypatch.setattr("langgraph_checkpoint_http._transport._MAX_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr("langgraph_checkpoint_http._call._FIRST_CONNECTION_SECONDS", 1.0)
+    monkeypatch.setattr("langgraph_checkpoint_http._call._MAX_PAUSE_SECONDS", 0.2)
 
 
 @BOTH
@@ -115,7 +116,7 @@ async def test_a_service_that_starts_beside_its_agents_is_found(synchronous: boo
 async def test_the_first_repetition_is_logged_once(
     service: Service, synchronous: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("langgraph_checkpoint_http._transport._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("langgraph_checkpoint_http._call._FIRST_PAUSE_SECONDS", 0.01)
     unavailable = Fault("status", 503, {"content-type": "application/problem+json"}, b'{"title": "Database away"}')
     with front_of(service.url, lambda number: unavailable if number % 3 else None) as front:
         async with HttpCheckpointSaver(front.url, "s3cret", headers={"x-token": "s3cret"}) as saver:
@@ -129,7 +130,7 @@ async def test_the_first_repetition_is_logged_once(
                     assert part in message
                 assert "s3cret" not in message
                 # Troubles that last are logged again.
-                monkeypatch.setattr("langgraph_checkpoint_http._transport._REPORT_SECONDS", 0.0)
+                monkeypatch.setattr("langgraph_checkpoint_http._call._REPORT_SECONDS", 0.0)
                 await get(saver, synchronous)
                 assert len(caplog.records) == 3
 
@@ -261,3 +262,60 @@ def test_a_name_that_resolves_to_several_addresses_is_tried_at_each(monkeypatch:
             assert await asyncio.to_thread(saver.get_tuple, CONFIG) is None
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full queue of connections is silent on Linux")
+@BOTH
+async def test_a_deadline_is_kept_for_a_host_of_many_silent_addresses(
+    synchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = socket.getaddrinfo
+
+    def found(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        if host != "many":
+            return known(host, port, *arguments, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in range(1, 5)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    with contextlib.ExitStack() as stack:
+        port = 0
+        for n in range(1, 5):
+            listener = stack.enter_context(socket.socket())
+            listener.bind((f"127.0.0.{n}", port))
+            listener.listen(0)
+            port = listener.getsockname()[1]
+            for _ in range(3):
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex((f"127.0.0.{n}", port))
+        async with HttpCheckpointSaver(f"http://many:{port}", deadline=1) as saver:
+            began = time.monotonic()
+            with pytest.raises(CheckpointUnavailableError, match="ConnectTimeout"):
+                await get(saver, synchronous)
+            assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("deadline", [float("inf"), 1e10])
+async def test_a_deadline_may_be_as_long_as_one_likes(service: Service, deadline: float) -> None:
+    async with HttpCheckpointSaver(service.url, api_key=service.key, deadline=deadline) as saver:
+        # More than may be under way at once.
+        calls = [asyncio.to_thread(saver.get_tuple, CONFIG) for _ in range(80)]
+        with ThreadPoolExecutor(80) as threads:
+            asyncio.get_running_loop().set_default_executor(threads)
+            assert await asyncio.gather(*calls) == [None] * 80
+        assert await saver.aget_tuple(CONFIG) is None
+
+
+@BOTH
+async def test_a_problem_of_another_shape_is_repeated_and_named(service: Service, synchronous: bool) -> None:
+    body = b'{"detail": [{"loc": ["header"], "msg": "field required"}]}'
+    answers = {
+        1: Fault("status", 503, {"content-type": "application/json"}, body),
+        3: Fault("status", 422, {"content-type": "application/json"}, body, echo=True),
+    }
+    with front_of(service.url, answers.get) as front:
+        async with HttpCheckpointSaver(front.url, api_key=service.key) as saver:
+            assert await asyncio.to_thread(saver.get_tuple, CONFIG) is None
+            with pytest.raises(CheckpointProblemError, match="field required") as caught:
+                await get(saver, synchronous)
+    assert caught.value.status == 422

@@ -37,6 +37,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _FIRST_CONNECTION_SECONDS = 15.0
 _REPORT_SECONDS = 60.0
 _MAX_PAUSE_SECONDS = 10.0
+_DETAIL_MAX = 200
 
 _log = logging.getLogger("langgraph_checkpoint_http")
 
@@ -201,14 +202,14 @@ class Call:
     def _reply(self, answer: Answer) -> Reply:
         try:
             data = None if answer.status == 204 else json.loads(answer.content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._error(f"{answer.status} with a body that is not JSON") from error
         return Reply(data, answer.headers.get(CURSOR_HEADER), len(answer.content))
 
     def _problem(self, answer: Answer) -> CheckpointProblemError:
         problem: Any = None
         if "json" in answer.headers.get("content-type", ""):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 problem = json.loads(answer.content)
         if not isinstance(problem, dict):
             problem = {}
@@ -217,7 +218,7 @@ class Call:
             status=answer.status,
             type=str(problem.get("type", "about:blank")),
             title=str(problem.get("title", answer.reason)),
-            detail=problem.get("detail"),
+            detail=_text_of(problem.get("detail")),
             errors=[fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else [],
             **self._of_error(),
         )
@@ -237,6 +238,11 @@ class Call:
     def _back_off(self) -> float:
         """Exponential with full jitter."""
         return random.uniform(0, min(_MAX_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self.attempts - 1, 16)))
+
+
+def _text_of(detail: Any) -> str | None:
+    """Other services and proxies give objects and lists."""
+    return detail if detail is None or isinstance(detail, str) else json.dumps(detail)[:_DETAIL_MAX]
 
 
 def retry_after_seconds(value: str | None) -> float | None:

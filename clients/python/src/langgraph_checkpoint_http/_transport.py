@@ -218,7 +218,7 @@ class Transport:
         if client is self._given:  # It has limits of its own.
             return client.send(call.attempt(), call.settle)
         turns = self._turns
-        if not turns.acquire(timeout=max(call.remaining, 0.001)):
+        if not turns.acquire(timeout=min(max(call.remaining, 0.001), threading.TIMEOUT_MAX)):
             raise ConnectionFault("PoolTimeout", "too many requests were under way until the deadline")
         try:
             return client.send(call.attempt(), call.settle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass
-from ipaddress import ip_address
 from urllib.parse import quote, unquote, urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -51,15 +50,6 @@ class Address:
             path=quote(parts.path, safe="/%:@!$&'()*+,;=~"),
             authorization=f"Basic {b64encode(secret).decode()}" if user else None,
         )
-
-    @property
-    def is_literal(self) -> bool:
-        """Whether the host is an address, not a name."""
-        try:
-            ip_address(self.host)
-        except ValueError:
-            return False
-        return True
 
     @property
     def origin(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -59,7 +60,7 @@ class Attempt:
 
     def limit(self, seconds: float | None) -> float:
         """How long a step may take that has so many seconds by itself."""
-        left = max(self.ends - time.monotonic(), 0.001)
+        left = min(max(self.ends - time.monotonic(), 0.001), threading.TIMEOUT_MAX)
         return left if seconds is None else min(seconds, left)
 
     @property

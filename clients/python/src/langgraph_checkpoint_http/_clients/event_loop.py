@@ -46,7 +46,6 @@ class EventLoopClient:
         self._process = this_process()
         # The last one used comes first, so that the others may expire.
         self._idle: deque[_Connection] = deque()
-        self._opening: set[asyncio.Task[Any]] = set()
         self._end: AsyncGenerator[None, None] | None = None
 
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T:
@@ -96,35 +95,18 @@ class EventLoopClient:
         options: dict[str, Any] = {"ssl": self._tls}
         if self._tls is not None:
             options["server_hostname"] = address.host
-        # uvloop has no such option, and one address needs none.
-        if isinstance(self._loop, asyncio.BaseEventLoop) and not address.is_literal:
+        if isinstance(self._loop, asyncio.BaseEventLoop):  # uvloop has no such option.
             options["happy_eyeballs_delay"] = _NEXT_ADDRESS_SECONDS
-        opening = self._loop.create_task(
-            self._loop.create_connection(lambda: _Connection(self._loop), address.host, address.port, **options)
-        )
-        # Cancelled while it connects, asyncio may lose a socket. So an attempt that is cancelled leaves it alone, and
-        # what has been opened serves the next one.
-        self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
         try:
-            await asyncio.wait([opening], timeout=limit)
-        except asyncio.CancelledError:
-            opening.add_done_callback(self._keep)
-            self._loop.call_later(limit, opening.cancel)
-            raise
-        if not opening.done():
-            opening.cancel()
-            raise silence("ConnectTimeout", limit)
-        try:
-            return opening.result()[1]
+            _, connection = await asyncio.wait_for(
+                self._loop.create_connection(lambda: _Connection(self._loop), address.host, address.port, **options),
+                limit,
+            )
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise silence("ConnectTimeout", limit) from error
         except OSError as error:
             raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
-
-    def _keep(self, opening: asyncio.Task[tuple[asyncio.Transport, _Connection]]) -> None:
-        if not opening.cancelled() and opening.exception() is None:
-            _, connection = opening.result()
-            connection.is_reusable = True
-            self._put_back(connection)
+        return connection
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         """asyncio.run ends every such generator, so connections do not outlive their loop."""
@@ -134,10 +116,6 @@ class EventLoopClient:
             self._end = None
             if self._process == this_process():
                 self.is_closed = True
-                if self._opening:
-                    await asyncio.wait(self._opening, timeout=_CLOSE_SECONDS)
-                for opening in self._opening:
-                    opening.cancel()
                 idle = list(self._idle)
                 self._idle.clear()
                 for connection in idle:

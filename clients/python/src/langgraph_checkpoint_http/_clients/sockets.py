@@ -84,23 +84,34 @@ class SocketClient:
 
     def _connect(self, attempt: Attempt) -> socket.socket:
         address = self._address
-        sock = None
-        limit = attempt.limit(attempt.timeouts.connect)
         try:
-            sock = socket.create_connection((address.host, address.port), limit)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                sock.settimeout(attempt.limit(attempt.timeouts.connect))
-                sock = self._tls.wrap_socket(sock, server_hostname=address.host)
-            return sock
-        except BaseException as error:
-            if sock is not None:
+            addresses = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
+        allowed = attempt.limit(attempt.timeouts.connect)
+        ends = time.monotonic() + allowed
+        for number, (family, kind, protocol, _, target) in enumerate(addresses, 1):
+            sock = socket.socket(family, kind, protocol)
+            # What comes after it has its share, if one is silent.
+            limit = max(ends - time.monotonic(), 0.001) / (len(addresses) - number + 1)
+            try:
+                sock.settimeout(limit)
+                sock.connect(target)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls is not None:
+                    sock.settimeout(attempt.limit(attempt.timeouts.connect))
+                    sock = self._tls.wrap_socket(sock, server_hostname=address.host)
+                return sock
+            except BaseException as error:
                 sock.close()
-            if isinstance(error, TimeoutError):
-                raise silence("ConnectTimeout", limit) from error
-            if isinstance(error, OSError):
-                raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
-            raise
+                if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and number < len(addresses):
+                    continue
+                if isinstance(error, TimeoutError):
+                    raise silence("ConnectTimeout", allowed) from error
+                if isinstance(error, OSError):
+                    raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
+                raise
+        raise ConnectionFault("ConnectError", f"{address.host} has no address", suspects_address=True)
 
 
 class _Connection:
