@@ -188,7 +188,14 @@ export class Transport {
     const began = Date.now();
     const payload = await this.encode(JSON.stringify(body));
     const requestId = this.headers['x-request-id'] ?? newRequestId();
-    const key = await KeyOfCall.read(this.apiKey);
+    const endsAt = began + this.deadlineMs;
+    const inTime = async <T>(reading: Promise<T>): Promise<T> => {
+      const found = await before(endsAt, signal, reading);
+      if (found !== undefined) return found.value;
+      const info = { operation, threadId, attempts: 0, elapsedMs: Date.now() - began, isRetryable: true };
+      throw new CheckpointHttpError({ ...info, detail: 'apiKey gave no key', limit: 'deadlineMs' });
+    };
+    const key = await inTime(KeyOfCall.read(this.apiKey));
     const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger };
     const headers = {
       accept: 'application/json, application/problem+json',
@@ -201,11 +208,11 @@ export class Transport {
     for (let attempt = 1; ; attempt++) {
       const connection = last?.failure.isMismatch === true ? ON_ITS_LAST_CONNECTION : {};
       const sent = { ...headers, ...checked(keyHeader(key.text)), ...this.headers, ...connection };
-      const outcome: Answer | Failed = await this.turn(signal, () =>
-        this.attempt(operation, payload.bytes, sent, began + this.deadlineMs - Date.now(), signal, expected),
+      const outcome: Answer | Failed = await this.turn(endsAt, signal, () =>
+        this.attempt(operation, payload.bytes, sent, endsAt - Date.now(), signal, expected),
       );
       if ('json' in outcome) return outcome;
-      if (outcome.failure.status === 401 && (await key.hasChanged())) continue;
+      if (outcome.failure.status === 401 && (await inTime(key.hasChanged()))) continue;
       // What the deadline has cut short says less than what came before.
       if (last === undefined || !outcome.isCut) last = outcome;
       const { failure, retryAfterMs, cause } = last;
@@ -235,10 +242,14 @@ export class Transport {
     return Math.random() * Math.min(this.maxBackoffMs, this.backoffMs * 2 ** (attempt - 1));
   }
 
-  /** Runs the attempt as soon as one of the places is free. */
-  private async turn<T>(signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
+  /** Runs the attempt as soon as one of the places is free, and without one when the time is over. */
+  private async turn<T>(
+    endsAt: number,
+    signal: AbortSignal | undefined,
+    attempt: () => Promise<T>,
+  ): Promise<T> {
     if (this.free > 0) this.free -= 1;
-    else await this.place(signal);
+    else if (!(await this.place(endsAt, signal))) return attempt();
     try {
       return await attempt();
     } finally {
@@ -248,21 +259,21 @@ export class Transport {
     }
   }
 
-  /** Waits in the queue until a place is handed over. */
-  private place(signal: AbortSignal | undefined): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const enter = () => {
+  /** Waits in the queue until a place is handed over; false when the time is over. */
+  private async place(endsAt: number, signal: AbortSignal | undefined): Promise<boolean> {
+    let enter: () => void = () => undefined;
+    const turn = new Promise<void>((resolve) => {
+      enter = () => {
         this.queue.delete(enter);
-        forget();
         resolve();
       };
       this.queue.add(enter);
-      const forget = onAbort(signal, () => {
-        this.queue.delete(enter);
-        // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason is the caller's
-        reject(signal?.reason);
-      });
     });
+    try {
+      return (await before(endsAt, signal, turn)) !== undefined;
+    } finally {
+      this.queue.delete(enter);
+    }
   }
 
   private async attempt(
@@ -288,7 +299,14 @@ export class Transport {
     }, timeoutMs);
     let answer: Incoming;
     try {
-      answer = await this.send({ operation, headers, body, ending });
+      answer = await new Promise((resolve, reject) => {
+        // A `fetch` of the caller's may look at no signal.
+        ending.onEnd(() => {
+          // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason may be the caller's
+          reject(ending.reason);
+        });
+        this.send({ operation, headers, body, ending }).then(resolve, reject);
+      });
     } catch (error) {
       signal?.throwIfAborted();
       if (isOfFramework(error)) throw error;
@@ -461,6 +479,49 @@ function retryAfter(value: string | null): number {
 function isOfFramework(error: unknown): boolean {
   if (typeof error !== 'object' || error === null) return false;
   return '$$typeof' in error || ('digest' in error && typeof error.digest === 'string');
+}
+
+/** What comes before a time of Date.now(); undefined when nothing does. Rejects with the signal's reason when it is aborted. */
+function before<T>(
+  endsAt: number,
+  signal: AbortSignal | undefined,
+  coming: Promise<T>,
+): Promise<{ value: T } | undefined> {
+  return new Promise((resolve, reject) => {
+    let forget: () => void = () => undefined;
+    const settle = (how: () => void) => {
+      clearTimeout(timer);
+      forget();
+      how();
+    };
+    const timer = setTimeout(
+      () => {
+        settle(() => {
+          resolve(undefined);
+        });
+      },
+      Math.min(endsAt - Date.now(), MAX_TIMER_MS),
+    );
+    forget = onAbort(signal, () => {
+      settle(() => {
+        // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason is the caller's
+        reject(signal?.reason);
+      });
+    });
+    coming.then(
+      (value) => {
+        settle(() => {
+          resolve({ value });
+        });
+      },
+      (error: unknown) => {
+        settle(() => {
+          // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- as it came
+          reject(error);
+        });
+      },
+    );
+  });
 }
 
 /** Rejects with the signal's reason as soon as it is aborted. */

@@ -515,3 +515,55 @@ it.each([0, 1, 2, 3, 0x8000, 0x8001, 100_000])(
     expect(fromBase64WithoutBuffer(text)).toEqual(bytes);
   },
 );
+
+describe('a call ends at its deadline', () => {
+  const LIMITS = { timeoutMs: 200, deadlineMs: 400, backoffMs: 1, onRetry: () => undefined };
+  const READ = { configurable: { thread_id: 't' } };
+  const never = () => new Promise<never>(() => undefined);
+  const ended = async (options: Partial<HttpCheckpointSaverOptions>, signal?: AbortSignal) => {
+    const saver = new HttpCheckpointSaver({ baseUrl: 'http://127.0.0.1:9', ...LIMITS, ...options });
+    return saver.getTuple({ ...READ, signal }).catch((error: unknown) => error);
+  };
+
+  it('though a given fetch looks at no signal', async () => {
+    expect(await ended({ fetch: never })).toMatchObject({ name: 'CheckpointHttpError', limit: 'deadlineMs' });
+  });
+
+  it('though no key comes, and at once when it is aborted', async () => {
+    expect(await ended({ apiKey: never })).toMatchObject({
+      limit: 'deadlineMs',
+      detail: 'apiKey gave no key',
+    });
+    const reason = new Error('enough');
+    expect(await ended({ apiKey: never, deadlineMs: 60_000 }, AbortSignal.abort(reason))).toBe(reason);
+    const abort = new AbortController();
+    setTimeout(() => {
+      abort.abort(reason);
+    }, 20);
+    expect(await ended({ apiKey: never, deadlineMs: 60_000 }, abort.signal)).toBe(reason);
+  });
+
+  it('though the places are taken by calls that take longer', async () => {
+    const saver = new HttpCheckpointSaver({
+      ...{ baseUrl: 'http://127.0.0.1:9', ...LIMITS, timeoutMs: 5_000, maxConcurrency: 1 },
+      fetch: never,
+    });
+    const errors = await Promise.all([1, 2].map(() => saver.getTuple(READ).catch((error: unknown) => error)));
+    expect(errors).toMatchObject([{ attempts: 1 }, { limit: 'deadlineMs' }]);
+  });
+
+  it('though a server changes the protocol', async () => {
+    const server = createServer();
+    server.on('connection', (socket) => {
+      socket.on('data', () => {
+        socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n');
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const error = await ended({ baseUrl: `http://127.0.0.1:${port}`, timeoutMs: 60_000, deadlineMs: 300 });
+    expect(String(error)).toContain('101 Switching Protocols');
+    server.close();
+    server.closeAllConnections();
+  });
+});

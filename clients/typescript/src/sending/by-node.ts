@@ -73,6 +73,10 @@ export function byNode(base: string): Send | undefined {
         answer.on('error', reject);
       });
       request.on('error', reject);
+      request.on('upgrade', (_answer, socket) => {
+        socket.destroy();
+        reject(new Error('it answers 101 Switching Protocols, which nobody asked for'));
+      });
       ending.onEnd(() => {
         request.destroy();
       });

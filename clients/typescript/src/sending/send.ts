@@ -12,19 +12,19 @@ export interface Outgoing {
 export class Ending {
   isOver = false;
   reason: unknown;
-  private callback: (() => void) | undefined;
+  private readonly callbacks: (() => void)[] = [];
 
   end(reason: unknown): void {
     if (this.isOver) return;
     this.isOver = true;
     this.reason = reason;
-    this.callback?.();
+    for (const callback of this.callbacks) callback();
   }
 
   /** Calls back at the end, at once when it has come already. */
   onEnd(callback: () => void): void {
     if (this.isOver) callback();
-    else this.callback = callback;
+    else this.callbacks.push(callback);
   }
 }
 
