@@ -11,6 +11,7 @@ import type { Findings } from './findings.js';
 const HANG_MS = 90_000;
 /** A request that is refused for want of room is sent again; so often, it is a fault. */
 const MAX_ATTEMPTS = 200;
+const MAX_BATCH_LENGTH = 8 * 1024 * 1024;
 
 const compress = {
   gzip: (bytes: Buffer) => promisify(zlib.gzip)(bytes, { level: 1 }),
@@ -39,6 +40,8 @@ export interface Answer {
   bytes: number;
 }
 
+export type Store = [operation: 'put' | 'put-writes', body: object];
+
 /** The soak cannot go on: a valid request gets no answer of use. */
 export class GaveUpError extends Error {}
 
@@ -60,9 +63,39 @@ export class Caller {
     return this.chance.of(this.service.urls);
   }
 
+  /** Sends valid stores in their order until each is acknowledged, now each alone and now together. @throws GaveUpError */
+  async store(stores: Store[]): Promise<void> {
+    const isLarge = JSON.stringify(stores).length > MAX_BATCH_LENGTH;
+    if (isLarge || this.chance.is(0.6)) {
+      for (const [operation, body] of stores) await this.post(operation, body);
+      return;
+    }
+    let left = stores;
+    for (let attempt = 0; left.length > 0; attempt += 1) {
+      if (attempt === MAX_ATTEMPTS)
+        throw new GaveUpError(`${this.tenant.name}: a batch is never acknowledged`);
+      const lines = left.flatMap(([operation, body]) => [{ operation }, body]);
+      const { json } = await this.acknowledged('batch', lines.map((line) => JSON.stringify(line)).join('\n'));
+      const { results } = json as { results: { status: number }[] };
+      for (const [at, { status }] of results.entries()) {
+        if (status >= 300 && status !== 503)
+          this.findings.fault(
+            'misjudged',
+            `${this.tenant.name}: a valid ${left[at]?.[0]} of a batch got ${status}`,
+          );
+      }
+      left = left.filter((_, at) => results[at]?.status !== 200 && results[at]?.status !== 204);
+      if (left.length > 0) await delay(50 + 200 * this.chance.next());
+    }
+  }
+
   /** Sends a valid request until it is acknowledged. @throws GaveUpError */
-  async post(operation: string, body: object): Promise<Answer> {
-    const plain = Buffer.from(JSON.stringify(body));
+  post(operation: string, body: object): Promise<Answer> {
+    return this.acknowledged(operation, JSON.stringify(body));
+  }
+
+  private async acknowledged(operation: string, text: string): Promise<Answer> {
+    const plain = Buffer.from(text);
     const encoding = this.chance.is(plain.length > 1e6 ? 0.15 : 0.3)
       ? this.chance.of(['gzip', 'deflate', 'br'] as const)
       : undefined;
@@ -94,7 +127,7 @@ export class Caller {
       method: 'POST',
       timeout: HANG_MS,
       headers: {
-        'content-type': 'application/json',
+        'content-type': operation === 'batch' ? 'application/x-ndjson' : 'application/json',
         'content-length': body.length,
         'x-agent-api-key': this.tenant.key,
         ...(encoding !== undefined && { 'content-encoding': encoding }),

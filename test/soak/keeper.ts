@@ -1,4 +1,4 @@
-import { Caller } from './caller.js';
+import { Caller, type Store } from './caller.js';
 import {
   Comparison,
   idOf,
@@ -65,12 +65,15 @@ export class Keeper {
     // Half of a thread is of a run of its own, so that it can be deleted for that.
     const run = `${thread.label} run ${n <= 3 ? 1 : 2}`;
     const step: Step = { n, parent: n === 1 ? null : n - 1, run, isReplaced: chance.is(0.3) };
-    await caller.post('put-writes', putWritesOf(thread, n, 'task-b', false)); // a fast task is before its checkpoint
-    await caller.post('put', putOf(thread, step));
-    await caller.post('put-writes', putWritesOf(thread, n, 'task-a', false));
-    if (step.isReplaced) await caller.post('put-writes', putWritesOf(thread, n, 'task-a', true));
+    const stores: Store[] = [
+      ['put-writes', putWritesOf(thread, n, 'task-b', false)], // a fast task is before its checkpoint
+      ['put', putOf(thread, step)],
+      ['put-writes', putWritesOf(thread, n, 'task-a', false)],
+    ];
+    if (step.isReplaced) stores.push(['put-writes', putWritesOf(thread, n, 'task-a', true)]);
+    if (chance.is(0.2)) stores.push(['put', putOf(thread, step)]); // a retry
+    await caller.store(stores);
     thread.steps.push(step);
-    if (chance.is(0.2)) await caller.post('put', putOf(thread, step)); // a retry
     const latest = await caller.post('get-tuple', { thread_id: thread.id });
     const comparison = new Comparison(caller, thread);
     comparison.tuple('get-tuple', latest.json as WireTuple | null, step, false);
