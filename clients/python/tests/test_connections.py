@@ -60,6 +60,29 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used(
     assert repetitions(caplog) == []
 
 
+def test_connections_of_a_burst_are_closed_later(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langgraph_checkpoint_http._clients.sockets.KEPT_SECONDS", 0.5)
+    with HttpCheckpointSaver(service.url, api_key=service.key) as saver:
+        together = threading.Barrier(10)
+
+        def get_together() -> None:
+            together.wait()
+            saver.get_tuple(CONFIG)
+
+        threads = [threading.Thread(target=get_together) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        own: Any = saver._http._own
+        assert len(own._idle) > 1
+        ends = time.monotonic() + 0.7
+        while time.monotonic() < ends:  # One is enough for these.
+            saver.get_tuple(CONFIG)
+            time.sleep(0.02)
+        assert len(own._idle) == 1
+
+
 @BOTH
 async def test_a_connection_that_says_something_unasked_is_not_used(synchronous: bool) -> None:
     def talk(server: Peer, connection: socket.socket) -> None:

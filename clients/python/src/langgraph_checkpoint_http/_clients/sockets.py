@@ -79,8 +79,21 @@ class SocketClient:
             return
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
+        self._close_expired()
         if self.is_closed:  # Meanwhile.
             self.close()
+
+    def _close_expired(self) -> None:
+        """Those of a burst are not asked for again, so nobody else would notice that the service has closed them."""
+        while self._idle:
+            try:
+                oldest = self._idle.popleft()
+            except IndexError:  # Another thread has taken it.
+                return
+            if not oldest.is_expired:
+                self._idle.appendleft(oldest)
+                return
+            oldest.close()
 
     def _connect(self, attempt: Attempt) -> socket.socket:
         address = self._address
@@ -167,7 +180,11 @@ class _Connection:
 
     def is_usable(self) -> bool:
         """Whether it is neither too old nor closed by the other side: what comes while it is idle is its end."""
-        return time.monotonic() - self.idle_since < KEPT_SECONDS and not _is_readable(self._socket)
+        return not self.is_expired and not _is_readable(self._socket)
+
+    @property
+    def is_expired(self) -> bool:
+        return time.monotonic() - self.idle_since >= KEPT_SECONDS
 
     def close(self) -> None:
         self._socket.close()
