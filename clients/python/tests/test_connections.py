@@ -461,3 +461,22 @@ async def test_a_cancelled_call_leaves_no_answer_for_the_next(
                 assert await saver.aget_tuple(CONFIG) is None
     # A mixed-up answer would have been one.
     assert repetitions(caplog) == []
+
+
+@BOTH
+async def test_silence_after_a_large_body_is_noticed_by_the_read_timeout(synchronous: bool) -> None:
+    def take(server: Peer, connection: socket.socket) -> None:
+        server.request(connection)
+        server.done.wait(30)
+
+    config: Any = {"configurable": {**CONFIG["configurable"], "checkpoint_id": "1"}}
+    body = [("said", os.urandom(8 * 1024 * 1024))]
+    with peer(take) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        async with HttpCheckpointSaver(url, timeout=httpx.Timeout(60, read=0.3), deadline=5) as saver:
+            with pytest.raises(CheckpointUnavailableError) as caught:
+                if synchronous:
+                    await asyncio.to_thread(saver.put_writes, config, body, "task")
+                else:
+                    await saver.aput_writes(config, body, "task")
+    assert caught.value.attempts > 1

@@ -229,6 +229,8 @@ class _Connection(asyncio.Protocol):
             self._set_timer(limit)
 
     def _set_timer(self, seconds: float) -> None:
+        if self._unsent:  # Nobody tells when the body has been sent; from then on the other timeout counts.
+            seconds = min(seconds, self._attempt.limit(self._attempt.timeouts.read))
         self._rings = time.monotonic() + seconds
         self._timer = self._loop.call_later(seconds, self._ring)
 
