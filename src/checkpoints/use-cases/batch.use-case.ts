@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises';
 import { Injectable } from '@nestjs/common';
 import {
   DatabaseUnavailableError,
@@ -49,7 +48,7 @@ export class BatchUseCase {
     for (const [at, read] of reads.entries()) {
       while (underWay.size >= WINDOW) await Promise.race(underWay);
       if (performance.now() - turn > TURN_MS) {
-        await setImmediate();
+        await new Promise((resolve) => setImmediate(resolve));
         turn = performance.now();
       }
       if (caller.isGone) trouble = new CallerGoneError();
