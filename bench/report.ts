@@ -1,6 +1,8 @@
 import { type Measure, MEASURES } from './measures.js';
 import type { Sample } from './part.js';
 import { baselineOf, type CandidateName, type Profile } from './profiles.js';
+import { shown, type Spread, spreadOf } from './spread.js';
+import { table } from './table.js';
 import { type Bound, targets } from './targets.js';
 
 /** Of each profile and candidate the samples, one a round. */
@@ -17,22 +19,6 @@ const NAMES: Record<CandidateName, string> = {
   small: 'service, small thread',
   grown: 'service, grown thread',
 };
-
-/** Over the rounds; null when no round has a value. */
-interface Spread {
-  median: number;
-  min: number;
-  max: number;
-}
-
-function spreadOf(values: (number | null)[]): Spread | null {
-  const sorted = values.filter((value) => value !== null).toSorted((a, b) => a - b);
-  const [min, max] = [sorted.at(0), sorted.at(-1)];
-  if (min === undefined || max === undefined) return null;
-  const middle = sorted.length / 2;
-  const median = ((sorted[Math.ceil(middle - 1)] ?? min) + (sorted[Math.floor(middle)] ?? max)) / 2;
-  return { median, min, max };
-}
 
 /** The measure of one candidate over that of another, each ratio within one round. */
 function ratioOf(measure: Measure, samples: Sample[], others: Sample[]): Spread | null {
@@ -119,16 +105,4 @@ function verdict(bound: Bound, measured: Spread | null): string {
   if (measured === null) return 'not measured';
   const isMet = 'atLeast' in bound ? measured.median >= bound.atLeast : measured.median <= bound.atMost;
   return isMet ? 'met' : 'missed';
-}
-
-function shown(spread: Spread | null): string {
-  if (spread === null) return '–';
-  const { median, min, max } = spread;
-  const digits = median >= 100 ? 0 : median >= 10 ? 1 : 2;
-  const [a, b, c] = [median, min, max].map((value) => value.toFixed(digits));
-  return min === max ? `${a}` : `${a} (${b}–${c})`;
-}
-
-function table(header: string[], rows: string[][]): string {
-  return [header, header.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }

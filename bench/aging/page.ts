@@ -1,3 +1,5 @@
+import { table } from '../table.js';
+
 /** What the programs read. */
 export interface AgingTask {
   serviceUrl: string;
@@ -31,5 +33,5 @@ export function agingTable(samples: Map<string, Aging[]>): string {
     }),
   );
   const header = ['', 'what', 'how many', 'resident MB', 'heap MB', 'descriptors'];
-  return [header, header.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  return table(header, rows);
 }

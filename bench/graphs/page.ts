@@ -1,3 +1,5 @@
+import { shown, spreadOf } from '../spread.js';
+import { table } from '../table.js';
 import { nameOf, type Sample, type Saver, type Scenario } from './scenarios.js';
 
 /** Of each scenario and saver the samples, one a round. */
@@ -65,7 +67,7 @@ ${table(
       .map(([scenario, own]) => {
         const ratios = ratiosOf(own, measure);
         const isMet = median(ratios) <= atMost;
-        return [nameOf(scenario), measure, String(atMost), shown(ratios), isMet ? 'met' : 'missed'];
+        return [nameOf(scenario), measure, String(atMost), shown(spreadOf(ratios)), isMet ? 'met' : 'missed'];
       }),
   ),
 )}
@@ -79,9 +81,9 @@ ${table(
   rows.map(([scenario, own]) => [
     nameOf(scenario),
     each(own, 'wallMs'),
-    shown(ratiosOf(own, 'wall time')),
+    shown(spreadOf(ratiosOf(own, 'wall time'))),
     each(own, 'cpuMs'),
-    shown(ratiosOf(own, 'CPU above memory')),
+    shown(spreadOf(ratiosOf(own, 'CPU above memory'))),
   ]),
 )}
 `;
@@ -105,16 +107,5 @@ function each({ memory, direct, service }: Record<Saver, Sample[]>, measure: key
 }
 
 function median(values: number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return ((sorted[Math.ceil(middle - 1)] ?? NaN) + (sorted[Math.floor(middle)] ?? NaN)) / 2;
-}
-
-function shown(ratios: number[]): string {
-  if (ratios.length === 1) return median(ratios).toFixed(2);
-  return `${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)}–${Math.max(...ratios).toFixed(2)})`;
-}
-
-function table(header: string[], rows: string[][]): string {
-  return [header, header.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  return spreadOf(values)?.median ?? NaN;
 }

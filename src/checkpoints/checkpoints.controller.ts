@@ -7,7 +7,7 @@ import { Settings } from '../config/env.js';
 import { BATCH, type BatchBody } from '../http/body/batch-body.js';
 import { type Validate, validationPipe, validatorOf } from '../http/validation/validation.js';
 import { Metrics } from '../observability/metrics/metrics.js';
-import { Batched, BatchResponse, readsOf, batchCallerOf } from './dto/batch.dto.js';
+import { batchCallerOf, Batched, BatchResponse, readsOf } from './dto/batch.dto.js';
 import { ThreadDto } from './dto/checkpoint-key.dto.js';
 import { CopyThreadRequest } from './dto/copy-thread.dto.js';
 import { DeleteForRunsRequest } from './dto/delete-for-runs.dto.js';

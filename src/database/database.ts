@@ -83,8 +83,6 @@ export class Database implements OnApplicationShutdown {
   private repeats = 0;
   /** When a statement last failed since the disk was full, by the monotonic clock. */
   private diskFullAt = -Infinity;
-  /** Whether requests share statements; those of a thread that do are carried out in the order in which they came. */
-  readonly isMerging: boolean;
 
   constructor(
     private readonly dataSource: DataSource,
@@ -93,7 +91,6 @@ export class Database implements OnApplicationShutdown {
     @Inject(TRACING) private readonly tracing: Tracing | null,
   ) {
     this.keepsPrepared = settings.databasePrepared;
-    this.isMerging = settings.fastPath && settings.databasePrepared;
     this.before = beforeOf(dataSource.options);
     const inflight = (this.inflight = Inflight.of(settings));
     this.queue = new RequestQueue({
@@ -103,7 +100,7 @@ export class Database implements OnApplicationShutdown {
       waitMs: settings.queueWaitMs,
       lockWaitMs: settings.statementTimeoutMs,
       giveUp: () => this.giveUp(),
-      merge: this.isMerging,
+      merge: settings.fastPath && settings.databasePrepared,
       isHeld: (running) => inflight.holdsAnswers(running),
       isTenantHeld: (tenant, running) => inflight.holdsAnswersOf(tenant, running),
       isReading: (since) => inflight.reads.hasOlder(since),

@@ -525,21 +525,8 @@ function before<T>(
 }
 
 /** Rejects with the signal's reason as soon as it is aborted. */
-function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => {
-        forget();
-        resolve();
-      },
-      Math.min(ms, MAX_TIMER_MS),
-    );
-    const forget = onAbort(signal, () => {
-      clearTimeout(timer);
-      // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason is the caller's
-      reject(signal?.reason);
-    });
-  });
+async function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await before(Date.now() + ms, signal, new Promise<never>(() => undefined));
 }
 
 /** The signal, but later. */

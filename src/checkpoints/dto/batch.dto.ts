@@ -5,6 +5,7 @@ import type { BatchBody, BatchItem } from '../../http/body/batch-body.js';
 import { ProblemSchema } from '../../http/problems/problem.docs.js';
 import { noteProblem, type Problem } from '../../http/problems/problem.filter.js';
 import type { Validate } from '../../http/validation/validation.js';
+import { CLIENT_CLOSED_REQUEST } from '../../observability/metrics/metrics.js';
 import { type Caller, CallerGoneError, callerOf, setCaller } from '../../request/caller.js';
 import type { BatchedOutcome, BatchedStore } from '../use-cases/batch.use-case.js';
 import { PutWritesRequest } from './put-writes.dto.js';
@@ -62,11 +63,9 @@ export class BatchResponse {
   }
 }
 
-/** As the metrics have it when a client goes away before its answer. */
-const CLIENT_GONE = 499;
-
 function resultOf(outcome: BatchedOutcome, response: ServerResponse): BatchResult {
-  if ('error' in outcome && outcome.error instanceof CallerGoneError) return { status: CLIENT_GONE };
+  if ('error' in outcome && outcome.error instanceof CallerGoneError)
+    return { status: CLIENT_CLOSED_REQUEST };
   if ('error' in outcome) {
     const problem = noteProblem(outcome.error, response);
     return { status: problem.status, problem };

@@ -16,6 +16,8 @@ export type BatchedStore =
   | { caller: Caller; putWrites: PutWritesInput }
   | { refused: unknown };
 
+type Accepted = Exclude<BatchedStore, { refused: unknown }>;
+
 /** The key of the checkpoint that was put, null when writes were; or what the operation threw. */
 export type BatchedOutcome = { stored: CheckpointKey | null } | { error: unknown };
 
@@ -76,15 +78,12 @@ export class BatchUseCase {
     return outcomes;
   }
 
-  private async after(
-    before: Promise<BatchedOutcome> | undefined,
-    store: Exclude<BatchedStore, { refused: unknown }>,
-  ): Promise<BatchedOutcome> {
+  private async after(before: Promise<BatchedOutcome> | undefined, store: Accepted): Promise<BatchedOutcome> {
     const found = await before;
     return found !== undefined && isToBeRepeated(found) ? found : this.carryOut(store);
   }
 
-  private async carryOut(store: Exclude<BatchedStore, { refused: unknown }>): Promise<BatchedOutcome> {
+  private async carryOut(store: Accepted): Promise<BatchedOutcome> {
     try {
       const stored = await asCaller(store.caller, async () => {
         if ('put' in store) return this.putUseCase.execute(store.put);

@@ -20,10 +20,6 @@ export class BatchItem {
     private readonly settings: Settings,
   ) {}
 
-  get bytes(): number {
-    return this.line.length;
-  }
-
   /** What the request would be if it had come alone. @throws DomainError */
   read(): object {
     return JSON_OBJECT.parse(this.line, this.settings);

@@ -18,7 +18,7 @@ const BYTES = [256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 1
 const REQUESTS = [1, 2, 4, 8, 16, 32, 64];
 
 /** A client that has gone before its answer; nginx's number. */
-const CLIENT_CLOSED_REQUEST = 499;
+export const CLIENT_CLOSED_REQUEST = 499;
 
 export type Refusal = 'full' | 'share' | 'timeout' | 'outage';
 const REFUSALS: readonly Refusal[] = ['full', 'share', 'timeout', 'outage'];

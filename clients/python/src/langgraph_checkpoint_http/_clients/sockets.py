@@ -8,6 +8,7 @@ import ssl
 import sys
 import time
 from collections import deque
+from typing import Any
 
 from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
@@ -97,34 +98,39 @@ class SocketClient:
 
     def _connect(self, attempt: Attempt) -> socket.socket:
         address = self._address
-        try:
-            addresses = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
         allowed = attempt.limit(attempt.timeouts.connect)
         ends = time.monotonic() + allowed
-        for number, (family, kind, protocol, _, target) in enumerate(addresses, 1):
-            sock = socket.socket(family, kind, protocol)
-            # What comes after it has its share, if one is silent.
-            limit = max(ends - time.monotonic(), 0.001) / (len(addresses) - number + 1)
-            try:
-                sock.settimeout(limit)
-                sock.connect(target)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._tls is not None:
-                    sock.settimeout(attempt.limit(attempt.timeouts.connect))
-                    sock = self._tls.wrap_socket(sock, server_hostname=address.host)
+        try:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            for left in range(len(found), 0, -1):
+                # Those that come after it have their share, if it is silent.
+                limit = max(ends - time.monotonic(), 0.001) / left
+                try:
+                    return self._open(found[-left], limit, attempt)
+                except OSError as error:
+                    if left == 1 or isinstance(error, ssl.SSLError):
+                        raise
+            raise OSError(f"{address.host} has no address")
+        except TimeoutError as error:
+            raise silence("ConnectTimeout", allowed) from error
+        except OSError as error:
+            raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
+
+    def _open(self, found: Any, limit: float, attempt: Attempt) -> socket.socket:
+        """`found` is what getaddrinfo says of an address."""
+        family, kind, protocol, _, target = found
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(limit)
+            sock.connect(target)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is None:
                 return sock
-            except BaseException as error:
-                sock.close()
-                if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and number < len(addresses):
-                    continue
-                if isinstance(error, TimeoutError):
-                    raise silence("ConnectTimeout", allowed) from error
-                if isinstance(error, OSError):
-                    raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
-                raise
-        raise ConnectionFault("ConnectError", f"{address.host} has no address", suspects_address=True)
+            sock.settimeout(attempt.limit(attempt.timeouts.connect))
+            return self._tls.wrap_socket(sock, server_hostname=self._address.host)
+        except BaseException:
+            sock.close()
+            raise
 
 
 class _Connection:
