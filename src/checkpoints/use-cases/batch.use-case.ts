@@ -68,7 +68,7 @@ export class BatchUseCase {
       lastOf.set(threadId, outcome);
       const done = outcome.then((found) => {
         outcomes[at] = found;
-        if (isToBeRepeated(found)) trouble = found.error;
+        if (isToBeRepeated(found) && (trouble === undefined || isOfThread(trouble))) trouble = found.error;
         underWay.delete(done);
         if (lastOf.get(threadId) === outcome && !isToBeRepeated(found)) lastOf.delete(threadId);
       });
