@@ -59,7 +59,7 @@ function send(url: string, { operation, body, encoding }: Request): Promise<Answ
       method: 'POST',
       agent: false,
       headers: {
-        'content-type': 'application/json',
+        'content-type': operation === 'batch' ? 'application/x-ndjson' : 'application/json',
         'content-length': body.length,
         ...(encoding !== undefined && { 'content-encoding': encoding }),
       },

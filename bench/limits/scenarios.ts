@@ -56,6 +56,13 @@ const writes = once(() => {
   return Array.from({ length: ROWS }, (_, i) => ({ task_id: 't', idx: i, channel: 'c', type: 't', blob }));
 });
 
+/** As many operations as a batch may have. */
+const OPERATIONS = 256;
+const batch = (operation: string, body: (at: number) => object): Request => {
+  const lines = Array.from({ length: OPERATIONS }, (_, at) => [{ operation }, body(at)]).flat();
+  return request('batch', lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+};
+
 const THREADS = `(select 't' || t as thread from generate_series(0, 10) as t) as threads`;
 const DOCUMENT = `'{"v":4,"channel_values":{},"channel_versions":{}}'`;
 /** A thread for each request, each a chain of so many checkpoints. */
@@ -78,6 +85,24 @@ const LONG = 20_000;
 const longThreads = [chain(LONG), blobsOf(LONG, 200), writesOf(LONG, 1, 200)];
 
 export const SCENARIOS: Scenario[] = [
+  {
+    operation: 'batch',
+    what: '256 puts with a blob of 160 KiB, of one thread',
+    request: (n) => {
+      const blob = base64(160 * KIB);
+      return batch('put', (at) =>
+        put(n, { checkpoint_id: `${at}`, blobs: [{ channel: 'c', version: `${at}`, type: 't', blob }] }),
+      );
+    },
+  },
+  {
+    operation: 'batch',
+    what: '256 put-writes of 39 writes, of 256 threads',
+    request: (n) =>
+      batch('put-writes', (at) => ({
+        ...{ thread_id: `t${n}-${at}`, checkpoint_id: '1', writes: writes().slice(0, 39) },
+      })),
+  },
   {
     operation: 'put',
     what: 'one blob of 32 MiB',
