@@ -11,7 +11,7 @@ import { createDatabase, type TestDatabase } from './support/database.js';
  */
 
 /** Undisturbed rounds; RACE_ROUNDS=10000 is for a change of what stores or deletes. */
-const ROUNDS = Number(process.env.RACE_ROUNDS ?? 300);
+const ROUNDS = Number(process.env.RACE_ROUNDS ?? 100);
 const AT_ONCE = 6;
 const SLOW_MS = 600_000 + 200 * ROUNDS;
 
