@@ -166,14 +166,14 @@ export class Transport {
   }
 
   /**
-   * Posts the operation. Every operation may be repeated, so every failure that may pass is tried again: broken connections,
+   * Posts the operation, with a body of JSON. Every operation may be repeated, so every failure that may pass is tried again: broken connections,
    * timeouts and 408, 425, 429, 502, 503 and 504.
    * @throws CheckpointHttpError when the service refuses, or has not answered when the deadline is reached
    * @throws the reason of the signal when it is aborted
    */
   async call(
     operation: string,
-    body: object,
+    body: string,
     { threadId, signal, isStore = false, stranger = () => undefined }: Call = {},
   ): Promise<Answer> {
     if (signal === undefined) return this.repeat(operation, body, threadId, new Ending(), stranger);
@@ -187,7 +187,7 @@ export class Transport {
 
   private async repeat(
     operation: string,
-    body: object,
+    body: string,
     threadId: string | undefined,
     ending: Ending,
     stranger: NonNullable<Call['stranger']>,
@@ -195,9 +195,8 @@ export class Transport {
     ending.throwIfOver();
     const began = Date.now();
     // No character is longer than three bytes, so most bodies need not be encoded to know that they are short.
-    const text = JSON.stringify(body);
-    const isShort = text.length * 3 < this.gzipFromBytes;
-    const payload: Payload = isShort ? { bytes: text, encoding: null } : await this.encode(text);
+    const isShort = body.length * 3 < this.gzipFromBytes;
+    const payload: Payload = isShort ? { bytes: body, encoding: null } : await this.encode(body);
     const requestId = this.headers['x-request-id'] ?? newRequestId();
     const endsAt = began + this.deadlineMs;
     const key = typeof this.apiKey === 'function' ? new KeyOfCall(this.apiKey) : undefined;
