@@ -53,8 +53,8 @@ export interface TransportOptions {
    */
   onRetry?: ((error: CheckpointHttpError, leftMs: number) => void) | undefined;
   /**
-   * Used in place of Node's HTTP and of the global `fetch`, for a proxy, an own connection pool or mutual TLS. Default: Node's HTTP
-   * where there is one, and the global `fetch` elsewhere, within Next.js, and where undici's global dispatcher was set.
+   * Used in place of the package's own HTTP and of the global `fetch`, for a proxy, an own connection pool or mutual TLS. Default: own
+   * HTTP in Node, and the global `fetch` elsewhere, within Next.js, and where undici's global dispatcher was set.
    */
   fetch?: typeof fetch | undefined;
 }
