@@ -219,7 +219,9 @@ export class Transport {
         ...this.headers,
         ...(last?.failure.isMismatch === true ? ON_ITS_LAST_CONNECTION : {}),
       };
-      const request = { operation, headers, body: payload.bytes };
+      // Without an answer of its own: other connections that are kept may be as dead, or as mixed up.
+      const isFresh = last !== undefined && last.failure.status === undefined;
+      const request = { operation, headers, body: payload.bytes, isFresh };
       const outcome: Answer | Failed = await this.turn(endsAt, ending, () =>
         this.attempt(request, endsAt - Date.now(), ending, expected),
       );

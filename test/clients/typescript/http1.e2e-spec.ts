@@ -308,3 +308,27 @@ describe('requests go by node:http', () => {
     expect(heard).toBe(1);
   });
 });
+
+describe.each([
+  ['over own connections', false],
+  ['by node:http', true],
+])('%s', (_name, isByNode) => {
+  it('the attempt after one without an answer opens a connection, whatever else is kept', async () => {
+    if (isByNode) http.request = ((...some: Parameters<typeof ownRequest>) => ownRequest(...some)) as never;
+    const dead = new Set<Socket>();
+    const waiting: (() => void)[] = [];
+    const { url, sockets } = await answering((socket) => {
+      if (dead.has(socket)) return;
+      waiting.push(() => void socket.write(FINE));
+      // All at once at first, so that each has a connection of its own.
+      if (dead.size > 0 || waiting.length === 4) for (const answer of waiting.splice(0)) answer();
+    });
+    const saver = new HttpCheckpointSaver({ baseUrl: url, timeoutMs: 300, ...quiet });
+    await Promise.all(Array.from({ length: 4 }, () => saver.getTuple(READ)));
+    for (const socket of sockets) dead.add(socket);
+    expect(dead.size).toBe(4);
+    // The way to the service has forgotten the connections, and tells nobody.
+    expect(await saver.getTuple(READ)).toBeUndefined();
+    expect(sockets.slice(4).map((socket) => dead.has(socket))).toEqual([true, false]);
+  });
+});

@@ -29,9 +29,9 @@ export function byNode(base: string): Send | undefined {
   const { hostname, port, pathname } = url;
   const target = { agent, method: 'POST', hostname: hostname.replace(/^\[(.*)\]$/, '$1'), port };
 
-  return async ({ operation, headers, body, ending }: Outgoing): Promise<Incoming> => {
+  return async ({ operation, headers, body, ending, isFresh }: Outgoing): Promise<Incoming> => {
     const options = { ...target, path: pathname + operation, headers: { ...ACCEPTED, ...headers } };
-    const { answer, bytes } = await exchange(options, body, ending);
+    const { answer, bytes } = await exchange(isFresh ? { ...options, agent: false } : options, body, ending);
     return {
       status: answer.statusCode ?? 0,
       statusText: answer.statusMessage ?? '',

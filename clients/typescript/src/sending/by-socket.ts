@@ -36,7 +36,7 @@ export function bySocket(base: string): Send | undefined {
   const begin = (operation: string) => `POST ${pathname}${operation} HTTP/1.1\r\n`;
   const { maxHeaderSize } = builtIn('node:http');
 
-  return async ({ operation, headers, body, ending }: Outgoing): Promise<Incoming> => {
+  return async ({ operation, headers, body, ending, isFresh }: Outgoing): Promise<Incoming> => {
     let head = begin(operation);
     const all: Record<string, string> = { host, connection: 'keep-alive', ...ACCEPTED, ...headers };
     for (const name in all) if (!FRAMING.has(name)) head += `${name}: ${all[name]}\r\n`;
@@ -47,7 +47,7 @@ export function bySocket(base: string): Send | undefined {
     }
     const reader = new AnswerReader(maxHeaderSize);
     const isLast = /\bclose\b/i.test(all.connection ?? '');
-    const answer = await pool.connection().exchange({ head, body, isLast, ending }, reader);
+    const answer = await pool.connection(isFresh).exchange({ head, body, isLast, ending }, reader);
     return {
       status: answer.status,
       statusText: answer.statusText,
@@ -79,8 +79,8 @@ class Pool {
   }
 
   /** The one that was used last, or a new one. */
-  connection(): Connection {
-    for (;;) {
+  connection(isFresh: boolean): Connection {
+    while (!isFresh) {
       const kept = this.idle.pop();
       if (kept === undefined) break;
       if (kept.isUsable) return kept;

@@ -8,6 +8,8 @@ export interface Outgoing {
   /** A text is sent as UTF-8. */
   body: string | Uint8Array<ArrayBuffer>;
   ending: Ending;
+  /** It follows one without an answer, so connections that were opened before may be dead. */
+  isFresh: boolean;
 }
 
 /** A whole answer. */
