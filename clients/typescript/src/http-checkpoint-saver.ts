@@ -20,6 +20,7 @@ import {
 import { fromBase64, toBase64 } from './base64.js';
 import { CheckpointHttpError } from './error.js';
 import { type AskedKey, type Id, idText, idTexts, namespaceText, optionalIdText, strangerTo } from './ids.js';
+import { jsonOf, jsonOfList } from './json.js';
 import { OtherLanguageError, isOfPython, refuseOtherLanguage } from './other-language.js';
 import { type Answer, Transport, type TransportOptions } from './transport.js';
 import { refuseLost } from './unserializable.js';
@@ -86,7 +87,8 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     if (threadId === undefined) return undefined;
     const key = askedKeyOf('getTuple', config);
     const isStranger = strangerTo(key);
-    const json = await this.post('get-tuple', config, { ...key, include: TUPLE_PARTS }, (found) =>
+    const request = JSON.stringify({ ...key, include: TUPLE_PARTS });
+    const json = await this.post('get-tuple', config, key.thread_id, request, (found) =>
       found === null ? undefined : isStranger(found),
     );
     return json === null ? undefined : this.decode(json as WireTuple, threadId);
@@ -124,11 +126,11 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
       const limit = Math.min(rows, left);
       let page: Answer;
       try {
-        page = await this.transport.call(
-          'list',
-          { ...request, limit, cursor },
-          { threadId: key.thread_id ?? undefined, signal: config.signal, stranger },
-        );
+        page = await this.transport.call('list', JSON.stringify({ ...request, limit, cursor }), {
+          threadId: key.thread_id ?? undefined,
+          signal: config.signal,
+          stranger,
+        });
       } catch (error) {
         if (limit === 1 || !(error instanceof CheckpointHttpError && error.isTooLarge)) throw error;
         rows = Math.floor(limit / 2);
@@ -166,14 +168,11 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
       this.dumpBlobs(values, newVersions),
       this.dumpMetadata(metadata),
     ]);
-    const body = {
-      ...key,
-      parent_checkpoint_id: parentId,
-      checkpoint: document,
-      metadata: storedMetadata,
-      blobs,
-    };
-    await this.post('put', config, body, strangerTo(key));
+    const body = jsonOf(
+      { ...key, parent_checkpoint_id: parentId, checkpoint: document },
+      { metadata: storedMetadata, blobs: jsonOfList(blobs) },
+    );
+    await this.post('put', config, key.thread_id, body, strangerTo(key));
     return configOf(threadIdOf(config), key.checkpoint_ns, checkpoint.id);
   }
 
@@ -191,26 +190,24 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     const key = askedKeyOf('putWrites', config);
     if (key.checkpoint_id === null) throw missing('putWrites', 'checkpoint_id');
     if (writes.length === 0) return;
-    const rows: WireWrite[] = await Promise.all(
+    const rows = await Promise.all(
       writes.map(async ([channel, value], position) => {
         // What JSON has no text for, such as a function, is null, as inside a list.
         const dumped = (await this.dump(channel, value)) ?? (await this.dump(channel, null));
-        const { type, blob } = dumped ?? { type: 'json', blob: '' };
+        const { type, blob } = dumped ?? { type: 'json', blob: '""' };
         const idx = slotOf(channel) ?? position;
-        return { task_id: taskId, idx, channel, type, blob, task_path: taskPath };
+        return jsonOf({ task_id: taskId, idx, channel, type, task_path: taskPath }, { blob });
       }),
     );
-    await this.post('put-writes', config, {
-      ...key,
-      writes: rows,
-      upsert: writes.every(([channel]) => slotOf(channel) !== undefined),
-    });
+    const upsert = writes.every(([channel]) => slotOf(channel) !== undefined);
+    const body = jsonOf({ ...key, upsert }, { writes: jsonOfList(rows) });
+    await this.post('put-writes', config, key.thread_id, body);
   }
 
   /** Removes every checkpoint, value and write of the thread, in all namespaces; also when there is none. */
   async deleteThread(threadId: Id): Promise<void> {
     const text = idText(threadId, 'threadId');
-    await this.transport.call('delete-thread', { thread_id: text }, { threadId: text });
+    await this.transport.call('delete-thread', JSON.stringify({ thread_id: text }), { threadId: text });
   }
 
   /** Copies every checkpoint, value and write to another thread, ids kept. What the target holds already stays. */
@@ -219,13 +216,13 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
       source_thread_id: idText(sourceThreadId, 'sourceThreadId'),
       target_thread_id: idText(targetThreadId, 'targetThreadId'),
     };
-    await this.transport.call('copy-thread', body, { threadId: body.source_thread_id });
+    await this.transport.call('copy-thread', JSON.stringify(body), { threadId: body.source_thread_id });
   }
 
   /** Removes the checkpoints whose `metadata.run_id` is listed, with their writes and the values that nothing else uses. */
   async deleteForRuns(runIds: readonly Id[]): Promise<void> {
     const texts = idTexts(runIds, 'runIds');
-    if (texts.length > 0) await this.transport.call('delete-for-runs', { run_ids: texts });
+    if (texts.length > 0) await this.transport.call('delete-for-runs', JSON.stringify({ run_ids: texts }));
   }
 
   /**
@@ -236,7 +233,7 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     const texts = idTexts(threadIds, 'threadIds');
     if (texts.length === 0) return;
     const body = { thread_ids: texts, strategy: options.strategy ?? 'keep_latest' };
-    await this.transport.call('prune', body, { threadId: texts.join(', ') });
+    await this.transport.call('prune', JSON.stringify(body), { threadId: texts.join(', ') });
   }
 
   /**
@@ -253,16 +250,20 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
       return Object.fromEntries(channels.map((channel) => [channel, { writes: [] }]));
     }
     const asked = new Set(channels);
-    const body = { ...askedKeyOf('getDeltaChannelHistory', config), channels: [...asked] };
+    const key = askedKeyOf('getDeltaChannelHistory', config);
+    const body = JSON.stringify({ ...key, channels: [...asked] });
     const stranger = (found: unknown) => {
       if (typeof found !== 'object' || found === null) return 'something in place of channels';
       const other = Object.keys(found).find((channel) => !asked.has(channel));
       return other === undefined ? undefined : `channel ${JSON.stringify(other)}, which was not asked for`;
     };
-    const histories = (await this.post('delta-channel-history', config, body, stranger)) as Record<
-      string,
-      WireHistory | undefined
-    >;
+    const histories = (await this.post(
+      'delta-channel-history',
+      config,
+      key.thread_id,
+      body,
+      stranger,
+    )) as Record<string, WireHistory | undefined>;
     const entries = channels.map(async (channel): Promise<[string, DeltaChannelHistory]> => {
       const { writes = [], seed } = histories[channel] ?? {};
       const history: DeltaChannelHistory = {
@@ -289,26 +290,29 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
   private async post(
     operation: string,
     config: RunnableConfig,
-    body: { thread_id: string; [field: string]: unknown },
+    threadId: string,
+    body: string,
     stranger?: (json: unknown) => string | undefined,
   ): Promise<unknown> {
     const isStore = operation === 'put' || operation === 'put-writes';
-    const call = { threadId: body.thread_id, signal: config.signal, isStore, stranger };
+    const call = { threadId, signal: config.signal, isStore, stranger };
     return (await this.transport.call(operation, body, call)).json;
   }
 
-  private dumpBlobs(values: Checkpoint['channel_values'], versions: ChannelVersions) {
+  /** The JSON of each. */
+  private dumpBlobs(values: Checkpoint['channel_values'], versions: ChannelVersions): Promise<string[]> {
     return Promise.all(
       Object.entries(versions).map(async ([channel, version]) => {
-        const key = { channel, version: String(version) };
         const dumped = Object.hasOwn(values, channel) ? await this.dump(channel, values[channel]) : undefined;
-        return { ...key, ...(dumped ?? { type: EMPTY, blob: null }) };
+        const { type, blob } = dumped ?? { type: EMPTY, blob: 'null' };
+        return jsonOf({ channel, version: String(version), type }, { blob });
       }),
     );
   }
 
   /**
-   * Undefined for what JSON has no text for, such as a function: of it the serialiser makes bytes that nobody can read.
+   * The type and the JSON of the bytes. Undefined for what JSON has no text for, such as a function: of it the serialiser makes bytes
+   * that nobody can read.
    * @throws TypeError that names the channel, when the serialiser refuses the value, such as a bigint
    */
   private async dump(channel: string, value: unknown): Promise<{ type: string; blob: string } | undefined> {
@@ -316,25 +320,28 @@ export class HttpCheckpointSaver extends BaseCheckpointSaver {
     try {
       const [type, bytes] = await this.serde.dumpsTyped(value);
       refuseLost(value, type, bytes);
-      return isWithoutText(type, bytes.length) ? undefined : { type, blob: toBase64(bytes) };
+      return isWithoutText(type, bytes.length) ? undefined : { type, blob: `"${toBase64(bytes)}"` };
     } catch (cause) {
       throw unstorable(`The value of the channel ${JSON.stringify(channel)}`, cause);
     }
   }
 
-  private async dumpMetadata(metadata: CheckpointMetadata): Promise<Record<string, unknown>> {
-    let stored: Record<string, unknown>;
+  /** The JSON of it. */
+  private async dumpMetadata(metadata: CheckpointMetadata): Promise<string> {
+    let json: string;
     try {
       const [type, bytes] = await this.metadataSerde.dumpsTyped(metadata);
       refuseLost(metadata, type, bytes);
-      stored = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
+      json = new TextDecoder().decode(bytes);
     } catch (cause) {
       throw unstorable('The metadata', cause);
     }
+    if (!json.includes('\\u0000')) return json;
+    const stored = JSON.parse(json) as Record<string, unknown>;
     for (const [key, value] of Object.entries(stored)) {
       if (typeof value === 'string') stored[key] = value.replaceAll('\0', '');
     }
-    return stored;
+    return JSON.stringify(stored);
   }
 
   private async decode(wire: WireTuple, threadId: unknown): Promise<CheckpointTuple> {

@@ -37,7 +37,7 @@ const KNOWN: { codes: RegExp; advice: string; isHopeless?: true; isUnreachable?:
     isUnreachable: true,
   },
   {
-    codes: /^HPE_/,
+    codes: /^(HPE_|ERR_NOT_HTTP$)/,
     advice: 'Check that HTTP is spoken there, or begin baseUrl with https:',
     isUnreachable: true,
   },

@@ -1,10 +1,10 @@
-import { onAbort } from './abort.js';
+import { Ending, endingAfter } from './ending.js';
 import { CheckpointHttpError, type CheckpointHttpErrorInfo, type RequestFault, seconds } from './error.js';
 import { gzipped } from './gzip.js';
 import { networkFault } from './network-fault.js';
 import { byFetch } from './sending/by-fetch.js';
 import { chosenSend } from './sending/choose.js';
-import { AnswerTooLargeError, Ending, type Incoming, type Send } from './sending/send.js';
+import { AnswerTooLargeError, type Incoming, type Outgoing, type Send } from './sending/send.js';
 
 /** How the service is reached. Times are in milliseconds. */
 export interface TransportOptions {
@@ -53,11 +53,13 @@ export interface TransportOptions {
    */
   onRetry?: ((error: CheckpointHttpError, leftMs: number) => void) | undefined;
   /**
-   * Used in place of Node's HTTP and of the global `fetch`, for a proxy, an own connection pool or mutual TLS. Default: Node's HTTP
-   * where there is one, and the global `fetch` elsewhere, within Next.js, and where undici's global dispatcher was set.
+   * Used in place of the package's own HTTP and of the global `fetch`, for a proxy, an own connection pool or mutual TLS. Default: own
+   * HTTP in Node, and the global `fetch` elsewhere, within Next.js, and where undici's global dispatcher was set.
    */
   fetch?: typeof fetch | undefined;
 }
+
+type KeyFunction = Extract<TransportOptions['apiKey'], (...some: never) => unknown>;
 
 interface Call {
   /** For errors. */
@@ -104,6 +106,11 @@ const answered = new Set<string>();
 const ON_ITS_LAST_CONNECTION: Record<string, string> =
   typeof process === 'undefined' || !('versions' in process) ? {} : { connection: 'close' };
 
+const OWN_HEADERS = {
+  accept: 'application/json, application/problem+json',
+  'content-type': 'application/json',
+};
+
 /** What HTTP allows (RFC 9110), the values in Latin 1. Checked by `Headers` it would load Node's whole fetch. */
 const HEADER_NAME = /^[\w!#$%&'*+.^`|~-]+$/;
 const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
@@ -112,6 +119,7 @@ const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 export class Transport {
   private readonly base: string;
   private readonly apiKey: TransportOptions['apiKey'];
+  private readonly keyHeader: Record<string, string>;
   private readonly headers: Record<string, string>;
   private readonly timeoutMs: number;
   private readonly deadlineMs: number;
@@ -137,7 +145,7 @@ export class Transport {
       throw new TypeError('baseUrl must not hold a query or fragment');
     this.base = `${url.href.replace(/\/+$/, '')}/checkpoints/`;
     this.apiKey = options.apiKey;
-    if (typeof this.apiKey === 'string') checked(keyHeader(this.apiKey));
+    this.keyHeader = typeof this.apiKey === 'string' ? checked(keyHeader(this.apiKey)) : {};
     this.headers = checked(lowerCased(options.headers ?? {}));
     if (!REQUEST_ID.test(this.headers['x-request-id'] ?? 'none')) {
       throw new TypeError(
@@ -158,61 +166,67 @@ export class Transport {
   }
 
   /**
-   * Posts the operation. Every operation may be repeated, so every failure that may pass is tried again: broken connections,
+   * Posts the operation, with a body of JSON. Every operation may be repeated, so every failure that may pass is tried again: broken connections,
    * timeouts and 408, 425, 429, 502, 503 and 504.
    * @throws CheckpointHttpError when the service refuses, or has not answered when the deadline is reached
    * @throws the reason of the signal when it is aborted
    */
   async call(
     operation: string,
-    body: object,
+    body: string,
     { threadId, signal, isStore = false, stranger = () => undefined }: Call = {},
   ): Promise<Answer> {
-    if (!isStore || signal === undefined) return this.repeat(operation, body, threadId, signal, stranger);
-    const late = delayed(signal, this.abortGraceMs);
+    if (signal === undefined) return this.repeat(operation, body, threadId, new Ending(), stranger);
+    const { ending, dispose } = endingAfter(signal, isStore ? this.abortGraceMs : 0);
     try {
-      return await this.repeat(operation, body, threadId, late.signal, stranger);
+      return await this.repeat(operation, body, threadId, ending, stranger);
     } finally {
-      late.dispose();
+      dispose();
     }
   }
 
   private async repeat(
     operation: string,
-    body: object,
+    body: string,
     threadId: string | undefined,
-    signal: AbortSignal | undefined,
+    ending: Ending,
     stranger: NonNullable<Call['stranger']>,
   ): Promise<Answer> {
-    signal?.throwIfAborted();
+    ending.throwIfOver();
     const began = Date.now();
-    const payload = await this.encode(JSON.stringify(body));
+    // No character is longer than three bytes, so most bodies need not be encoded to know that they are short.
+    const isShort = body.length * 3 < this.gzipFromBytes;
+    const payload: Payload = isShort ? { bytes: body, encoding: null } : await this.encode(body);
     const requestId = this.headers['x-request-id'] ?? newRequestId();
     const endsAt = began + this.deadlineMs;
-    const inTime = async <T>(reading: Promise<T>): Promise<T> => {
-      const found = await before(endsAt, signal, reading);
+    const key = typeof this.apiKey === 'function' ? new KeyOfCall(this.apiKey) : undefined;
+    const readKey = async (known: KeyOfCall): Promise<boolean> => {
+      const found = await before(endsAt, ending, known.read());
       if (found !== undefined) return found.value;
       const info = { operation, threadId, attempts: 0, elapsedMs: Date.now() - began, isRetryable: true };
       throw new CheckpointHttpError({ ...info, detail: 'apiKey gave no key', limit: 'deadlineMs' });
     };
-    const key = await inTime(KeyOfCall.read(this.apiKey));
+    if (key !== undefined) await readKey(key);
     const expected = { requestId: this.checkRequestId ? requestId : undefined, stranger };
-    const headers = {
-      accept: 'application/json, application/problem+json',
-      'content-type': 'application/json',
-      ...(payload.encoding === null ? {} : { 'content-encoding': payload.encoding }),
-      'x-request-id': requestId,
-    };
     let mismatches = 0;
     let last: Failed | undefined;
     for (let attempt = 1; ; attempt++) {
-      const connection = last?.failure.isMismatch === true ? ON_ITS_LAST_CONNECTION : {};
-      const sent = { ...headers, ...checked(keyHeader(key.text)), ...this.headers, ...connection };
-      const outcome: Answer | Failed = await this.turn(endsAt, signal, () =>
-        this.attempt(operation, payload.bytes, sent, endsAt - Date.now(), signal, expected),
+      const headers = {
+        ...OWN_HEADERS,
+        ...(payload.encoding === null ? {} : { 'content-encoding': payload.encoding }),
+        'x-request-id': requestId,
+        ...(key?.header ?? this.keyHeader),
+        ...this.headers,
+        ...(last?.failure.isMismatch === true ? ON_ITS_LAST_CONNECTION : {}),
+      };
+      // Without an answer of its own: other connections that are kept may be as dead, or as mixed up.
+      const isFresh = last !== undefined && last.failure.status === undefined;
+      const request = { operation, headers, body: payload.bytes, isFresh };
+      const outcome: Answer | Failed = await this.turn(endsAt, ending, () =>
+        this.attempt(request, endsAt - Date.now(), ending, expected),
       );
       if ('json' in outcome) return outcome;
-      if (outcome.failure.status === 401 && (await inTime(key.hasChanged()))) continue;
+      if (outcome.failure.status === 401 && key !== undefined && (await readKey(key))) continue;
       // What the deadline has cut short says less than what came before.
       if (last === undefined || !outcome.isCut) last = outcome;
       const { failure, retryAfterMs, cause } = last;
@@ -227,7 +241,7 @@ export class Transport {
       const leftMs = this[limit] - elapsedMs;
       if (pauseMs >= leftMs) throw new CheckpointHttpError({ ...info, limit }, { cause });
       this.onRetry(new CheckpointHttpError(info, { cause }), leftMs);
-      await sleep(pauseMs, signal);
+      await sleep(pauseMs, ending);
     }
   }
 
@@ -243,13 +257,9 @@ export class Transport {
   }
 
   /** Runs the attempt as soon as one of the places is free, and without one when the time is over. */
-  private async turn<T>(
-    endsAt: number,
-    signal: AbortSignal | undefined,
-    attempt: () => Promise<T>,
-  ): Promise<T> {
+  private async turn<T>(endsAt: number, ending: Ending, attempt: () => Promise<T>): Promise<T> {
     if (this.free > 0) this.free -= 1;
-    else if (!(await this.place(endsAt, signal))) return attempt();
+    else if (!(await this.place(endsAt, ending))) return attempt();
     try {
       return await attempt();
     } finally {
@@ -260,7 +270,7 @@ export class Transport {
   }
 
   /** Waits in the queue until a place is handed over; false when the time is over. */
-  private async place(endsAt: number, signal: AbortSignal | undefined): Promise<boolean> {
+  private async place(endsAt: number, ending: Ending): Promise<boolean> {
     let enter: () => void = () => undefined;
     const turn = new Promise<void>((resolve) => {
       enter = () => {
@@ -270,18 +280,16 @@ export class Transport {
       this.queue.add(enter);
     });
     try {
-      return (await before(endsAt, signal, turn)) !== undefined;
+      return (await before(endsAt, ending, turn)) !== undefined;
     } finally {
       this.queue.delete(enter);
     }
   }
 
   private async attempt(
-    operation: string,
-    body: Payload['bytes'],
-    headers: Record<string, string>,
+    request: Omit<Outgoing, 'ending'>,
     remainingMs: number,
-    signal: AbortSignal | undefined,
+    endingOfCall: Ending,
     expected: Expected,
   ): Promise<Answer | Failed> {
     const timeoutMs = Math.min(this.timeoutMs, remainingMs, MAX_TIMER_MS);
@@ -291,8 +299,8 @@ export class Transport {
       return { ...failed({ detail, isRetryable: true }), isCut: true, isUnsent: true };
     }
     const ending = new Ending();
-    const forget = onAbort(signal, () => {
-      ending.end(signal?.reason);
+    const forget = endingOfCall.onEnd(() => {
+      ending.end(endingOfCall.reason);
     });
     const timer = setTimeout(() => {
       ending.end(new DOMException(`No answer within ${timeoutMs} ms`, 'TimeoutError'));
@@ -305,10 +313,10 @@ export class Transport {
           // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason may be the caller's
           reject(ending.reason);
         });
-        this.send({ operation, headers, body, ending }).then(resolve, reject);
+        this.send({ ...request, ending }).then(resolve, reject);
       });
     } catch (error) {
-      signal?.throwIfAborted();
+      endingOfCall.throwIfOver();
       if (isOfFramework(error)) throw error;
       const cause: unknown = ending.isOver ? ending.reason : error;
       const { reason, advice, isHopeless, isUnreachable } = networkFault(cause);
@@ -335,8 +343,6 @@ export class Transport {
   }
 
   private async encode(json: string): Promise<Payload> {
-    // No character is longer than three bytes, so most bodies need not be encoded to know that they are short.
-    if (json.length * 3 < this.gzipFromBytes) return { bytes: json, encoding: null };
     const bytes = new TextEncoder().encode(json);
     const zipped = bytes.length < this.gzipFromBytes ? undefined : await gzipped(bytes);
     return zipped !== undefined && zipped.length < bytes.length
@@ -345,27 +351,24 @@ export class Transport {
   }
 }
 
-/** The key of one call: as it was at its begin, and after a refusal once more. */
+/** The key of one call, when a function gives it: as it was at the beginning, and after a refusal once more. */
 class KeyOfCall {
-  text: string | undefined;
-  private readonly source: TransportOptions['apiKey'];
-  private isReadAgain = false;
+  header: Record<string, string> = {};
+  private readonly source: KeyFunction;
+  private text: string | undefined;
+  private readings = 0;
 
-  private constructor(source: TransportOptions['apiKey'], text: string | undefined) {
+  constructor(source: KeyFunction) {
     this.source = source;
-    this.text = text;
   }
 
-  static async read(source: TransportOptions['apiKey']): Promise<KeyOfCall> {
-    return new KeyOfCall(source, typeof source === 'function' ? await source() : source);
-  }
-
-  /** Reads it again, the first time. */
-  async hasChanged(): Promise<boolean> {
-    if (typeof this.source !== 'function' || this.isReadAgain) return false;
-    this.isReadAgain = true;
+  /** Reads it, twice at most. False when it is the same as before. */
+  async read(): Promise<boolean> {
+    if (this.readings === 2) return false;
+    this.readings += 1;
     const before = this.text;
     this.text = await this.source();
+    this.header = checked(keyHeader(this.text));
     return this.text !== before;
   }
 }
@@ -481,12 +484,8 @@ function isOfFramework(error: unknown): boolean {
   return '$$typeof' in error || ('digest' in error && typeof error.digest === 'string');
 }
 
-/** What comes before a time of Date.now(); undefined when nothing does. Rejects with the signal's reason when it is aborted. */
-function before<T>(
-  endsAt: number,
-  signal: AbortSignal | undefined,
-  coming: Promise<T>,
-): Promise<{ value: T } | undefined> {
+/** What comes before a time of Date.now(); undefined when nothing does. Rejects with the reason of the ending when that comes. */
+function before<T>(endsAt: number, ending: Ending, coming: Promise<T>): Promise<{ value: T } | undefined> {
   return new Promise((resolve, reject) => {
     let forget: () => void = () => undefined;
     const settle = (how: () => void) => {
@@ -502,10 +501,10 @@ function before<T>(
       },
       Math.min(endsAt - Date.now(), MAX_TIMER_MS),
     );
-    forget = onAbort(signal, () => {
+    forget = ending.onEnd(() => {
       settle(() => {
         // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- the reason is the caller's
-        reject(signal?.reason);
+        reject(ending.reason);
       });
     });
     coming.then(
@@ -524,27 +523,9 @@ function before<T>(
   });
 }
 
-/** Rejects with the signal's reason as soon as it is aborted. */
-async function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  await before(Date.now() + ms, signal, new Promise<never>(() => undefined));
-}
-
-/** The signal, but later. */
-function delayed(signal: AbortSignal, ms: number): { signal: AbortSignal; dispose: () => void } {
-  const late = new AbortController();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const abort = () => {
-    late.abort(signal.reason);
-  };
-  const forget = onAbort(signal, () => {
-    if (ms > 0) timer = setTimeout(abort, ms);
-    else abort();
-  });
-  const dispose = () => {
-    clearTimeout(timer);
-    forget();
-  };
-  return { signal: late.signal, dispose };
+/** Rejects with the reason of the ending as soon as that comes. */
+async function sleep(ms: number, ending: Ending): Promise<void> {
+  await before(Date.now() + ms, ending, new Promise<never>(() => undefined));
 }
 
 /**

@@ -1,15 +1,8 @@
 import type { Agent, IncomingMessage, RequestOptions } from 'node:http';
 import { nodeModules } from '../node-modules.js';
-import { AnswerTooLargeError, type Incoming, type Outgoing, type Send } from './send.js';
-
-/** As `fetch` of Node sends by itself. */
-const ACCEPTED = { 'accept-encoding': 'gzip, deflate', 'user-agent': 'langgraph-checkpoint-http' };
-
-/**
- * How long a connection may be idle: less than the 620 s of the service, which would close it under a request. An agent obeys a
- * shorter `Keep-Alive` of a proxy only when it has a time of its own.
- */
-const IDLE_MS = 600_000;
+import { textOf } from './body.js';
+import { ACCEPTED, IDLE_MS } from './by-socket.js';
+import type { Incoming, Outgoing, Send } from './send.js';
 
 type Protocol = 'node:http' | 'node:https';
 
@@ -17,8 +10,8 @@ type Protocol = 'node:http' | 'node:https';
 const agents = new Map<Protocol, Agent>();
 
 /**
- * Sends by Node's own HTTP, below the base, which ends with a slash. A request costs a third of the CPU that one by Node's
- * `fetch` costs. Undefined in other runtimes, and before Node 20.16.
+ * Sends by Node's own HTTP, below the base, which ends with a slash: what tracers and mocks know. Undefined in other runtimes, and
+ * before Node 20.16.
  */
 export function byNode(base: string): Send | undefined {
   const builtIn = nodeModules();
@@ -27,24 +20,18 @@ export function byNode(base: string): Send | undefined {
   const protocol = `node:${url.protocol.slice(0, -1)}` as Protocol;
   // Both modules have the same shape. Its `request` is looked up for each request, since instrumentation replaces it.
   const http = builtIn(protocol) as typeof import('node:http');
-  const zlib = builtIn('node:zlib');
-  const { constants } = builtIn('node:buffer');
   let agent = agents.get(protocol);
   if (agent === undefined) {
+    // It obeys a shorter `Keep-Alive` of a proxy only when it has a time of its own.
     agent = new http.Agent({ keepAlive: true, timeout: IDLE_MS });
     agents.set(protocol, agent);
   }
   const { hostname, port, pathname } = url;
   const target = { agent, method: 'POST', hostname: hostname.replace(/^\[(.*)\]$/, '$1'), port };
 
-  return async ({ operation, headers, body, ending }: Outgoing): Promise<Incoming> => {
-    const { answer, bytes } = await exchange(
-      { ...target, path: pathname + operation, headers: { ...ACCEPTED, ...headers } },
-      body,
-      ending,
-    );
-    const plain = await decompressed(bytes, answer.headers['content-encoding']);
-    if (plain.length > constants.MAX_STRING_LENGTH) throw new AnswerTooLargeError();
+  return async ({ operation, headers, body, ending, isFresh }: Outgoing): Promise<Incoming> => {
+    const options = { ...target, path: pathname + operation, headers: { ...ACCEPTED, ...headers } };
+    const { answer, bytes } = await exchange(isFresh ? { ...options, agent: false } : options, body, ending);
     return {
       status: answer.statusCode ?? 0,
       statusText: answer.statusMessage ?? '',
@@ -54,7 +41,7 @@ export function byNode(base: string): Send | undefined {
           return Array.isArray(value) ? value.join(', ') : (value ?? null);
         },
       },
-      text: plain.toString(),
+      text: await textOf(builtIn, bytes, answer.headers['content-encoding']),
     };
   };
 
@@ -82,16 +69,6 @@ export function byNode(base: string): Send | undefined {
       });
       // A text would take the headers with it into UTF-8; they are Latin 1.
       request.end(typeof body === 'string' ? Buffer.from(body) : body);
-    });
-  }
-
-  function decompressed(bytes: Buffer, encoding: string | undefined): Promise<Buffer> | Buffer {
-    if (encoding === undefined || encoding === 'identity' || bytes.length === 0) return bytes;
-    return new Promise((resolve, reject) => {
-      zlib.unzip(bytes, (error, plain) => {
-        if (error === null) resolve(plain);
-        else reject(error);
-      });
     });
   }
 }

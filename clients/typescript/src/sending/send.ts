@@ -1,3 +1,5 @@
+import type { Ending } from '../ending.js';
+
 /** One request to the service. */
 export interface Outgoing {
   /** As the service names it, such as `get-tuple`. */
@@ -6,26 +8,8 @@ export interface Outgoing {
   /** A text is sent as UTF-8. */
   body: string | Uint8Array<ArrayBuffer>;
   ending: Ending;
-}
-
-/** Tells when an attempt has to end before its answer. An AbortController would cost a tenth of a whole request. */
-export class Ending {
-  isOver = false;
-  reason: unknown;
-  private readonly callbacks: (() => void)[] = [];
-
-  end(reason: unknown): void {
-    if (this.isOver) return;
-    this.isOver = true;
-    this.reason = reason;
-    for (const callback of this.callbacks) callback();
-  }
-
-  /** Calls back at the end, at once when it has come already. */
-  onEnd(callback: () => void): void {
-    if (this.isOver) callback();
-    else this.callbacks.push(callback);
-  }
+  /** It follows one without an answer, so connections that were opened before may be dead. */
+  isFresh: boolean;
 }
 
 /** A whole answer. */
