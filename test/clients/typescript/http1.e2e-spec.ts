@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import http from 'node:http';
 import net, { type AddressInfo, type Socket } from 'node:net';
 import { buffer } from 'node:stream/consumers';
@@ -236,7 +237,7 @@ describe('a connection', () => {
     });
     const saver = new HttpCheckpointSaver({ baseUrl: url, deadlineMs: 5000 });
     const config = { configurable: { thread_id: 't', checkpoint_id: 'c' } };
-    const store = saver.putWrites(config, [['a', 'x'.repeat(20_000_000)]], 'task');
+    const store = saver.putWrites(config, [['a', randomBytes(10_000_000).toString('hex')]], 'task');
     await expect(store).rejects.toMatchObject({ status: 413 });
     await expect(saver.getTuple(READ)).rejects.toMatchObject({ status: 413 });
     expect(new Set(sockets).size).toBe(2);
