@@ -45,6 +45,7 @@ describe('the statement of stores', () => {
       checkpoints: 'public.checkpoints',
       blobs: 'public.checkpoint_blobs',
       writes: 'public.checkpoint_writes',
+      deltas: 'public.checkpoint_deltas',
     },
   });
   const keyOf = (thread: string) => ({

@@ -3,6 +3,7 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { CheckpointRepository } from './sql/checkpoint.repository.js';
 import { CheckpointsController } from './checkpoints.controller.js';
 import { CheckpointBlobEntity } from './entities/checkpoint-blob.entity.js';
+import { CheckpointDeltaEntity } from './entities/checkpoint-delta.entity.js';
 import { CheckpointWriteEntity } from './entities/checkpoint-write.entity.js';
 import { CheckpointEntity } from './entities/checkpoint.entity.js';
 import { ThreadRepository } from './sql/thread.repository.js';
@@ -18,7 +19,14 @@ import { PutWritesUseCase } from './use-cases/put-writes.use-case.js';
 import { PutUseCase } from './use-cases/put.use-case.js';
 
 @Module({
-  imports: [TypeOrmModule.forFeature([CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity])],
+  imports: [
+    TypeOrmModule.forFeature([
+      CheckpointEntity,
+      CheckpointBlobEntity,
+      CheckpointWriteEntity,
+      CheckpointDeltaEntity,
+    ]),
+  ],
   controllers: [CheckpointsController],
   providers: [
     CheckpointRepository,

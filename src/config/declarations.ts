@@ -334,6 +334,18 @@ export const ENVIRONMENT = z.object({
       meaning: 'Lowest severity that is logged.',
     }),
     SWAGGER_ENABLED: setting(boolean(), { default: true, meaning: 'Serves `/docs` and `/openapi.json`.' }),
+    BLOB_STORAGE: setting(oneOf(['whole', 'delta']), {
+      default: 'whole',
+      meaning: '`delta` stores of a value what is new to the version before.',
+      details:
+        'Every instance reads both. Set it when no instance of a release without this setting is left. See ' +
+        '[Storage](../explain/storage.md#deltas).',
+    }),
+    DELTA_MEMORY_BYTES: setting(bytes(0, 1024 * 1024 * MIB), {
+      default: 64 * MIB,
+      meaning: 'Memory of each worker for the values that were stored last, with `BLOB_STORAGE=delta`.',
+      details: 'A value that is not there any more is read before the next version is stored.',
+    }),
     FAST_PATH: setting(boolean(), {
       default: true,
       meaning: '`false` turns the fast path off, to compare.',

@@ -94,6 +94,8 @@ export class Settings {
   readonly tupleLimitBytes: number;
   readonly logLevel: string;
   readonly fastPath: boolean;
+  readonly blobStorage: Environment['BLOB_STORAGE'];
+  readonly deltaMemoryBytes: number;
   readonly swaggerEnabled: boolean;
   readonly shutdownDelayMs: number;
   /** Null: metrics are served beside the operations. */
@@ -193,6 +195,8 @@ export class Settings {
     this.tupleLimitBytes = env.TUPLE_LIMIT_BYTES;
     this.logLevel = env.LOG_LEVEL;
     this.fastPath = env.FAST_PATH;
+    this.blobStorage = env.BLOB_STORAGE;
+    this.deltaMemoryBytes = env.DELTA_MEMORY_BYTES;
     this.swaggerEnabled = env.SWAGGER_ENABLED;
     this.shutdownDelayMs = env.SHUTDOWN_DELAY_MS;
     this.metricsPort = env.METRICS_PORT ?? null;

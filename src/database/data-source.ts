@@ -9,6 +9,7 @@ import { AddAuditLog1764000000005 } from './migrations/1764000000005-add-audit-l
 import { AddKeyRotation1764000000006 } from './migrations/1764000000006-add-key-rotation.js';
 import { QualifyKeyTrigger1764000000007 } from './migrations/1764000000007-qualify-key-trigger.js';
 import { AddAuditDeed1764000000008 } from './migrations/1764000000008-add-audit-deed.js';
+import { AddCheckpointDeltas1764000000009 } from './migrations/1764000000009-add-checkpoint-deltas.js';
 import { BinaryClient } from './binary-client.js';
 import { PreparedClient } from './prepared-client.js';
 import { APPLICATION_NAME, type Server } from './server.js';
@@ -34,6 +35,7 @@ const MIGRATIONS = [
   AddKeyRotation1764000000006,
   QualifyKeyTrigger1764000000007,
   AddAuditDeed1764000000008,
+  AddCheckpointDeltas1764000000009,
 ];
 
 /** The names under which `MIGRATIONS_TABLE` records them. */

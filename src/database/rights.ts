@@ -11,6 +11,7 @@ const ALWAYS: readonly Right[] = [
   { table: 'checkpoints', privileges: ['select', 'insert', 'update', 'delete'] },
   { table: 'checkpoint_blobs', privileges: ['select', 'insert', 'update', 'delete'] },
   { table: 'checkpoint_writes', privileges: ['select', 'insert', 'update', 'delete'] },
+  { table: 'checkpoint_deltas', privileges: ['select', 'insert', 'update', 'delete'] },
   { table: MIGRATIONS_TABLE, privileges: ['select'] },
 ];
 /** The trigger of `api_keys` counts its version as the role that changes a key. */

@@ -110,6 +110,9 @@ export interface ChannelHistory {
 /** Delta channels of a request, and of a checkpoint's metadata. A graph has tens; each is looked up at each ancestor. */
 export const MAX_DELTA_CHANNELS = 256;
 
+/** What the type of a value begins with that is stored as its difference to another one. No client may store such a type. */
+export const DELTA_TYPE = 'delta+';
+
 /** Postgres refuses index entries over some 2,700 bytes; this leaves room for their headers. */
 export const MAX_KEY_BYTES = 2600;
 

@@ -25,6 +25,11 @@ export function callersThreadId(stored: StoredThreadId): string {
   return stored.startsWith(MARK) ? stored.slice(stored.indexOf(MARK, 1) + 1) : stored;
 }
 
+/** Whose thread it is. */
+export function tenantOfThread(stored: StoredThreadId): string {
+  return stored.startsWith(MARK) ? stored.slice(1, stored.indexOf(MARK, 1)) : '';
+}
+
 /** The stored ids of a tenant, byte by byte from `first` on and below `end`; without a tenant those of all that have a name. */
 export function rangeOf(tenant: string): { first: string; end: string } {
   return tenant === ''

@@ -13,7 +13,7 @@ import {
 } from '../../http/validation/fields.js';
 import { JsonText } from '../../http/exact-json/exact-json.js';
 import { tenantOf } from '../../request/caller.js';
-import { isKeyTooLong, MAX_KEY_BYTES } from '../domain/checkpoint.js';
+import { DELTA_TYPE, isKeyTooLong, MAX_KEY_BYTES } from '../domain/checkpoint.js';
 import { storedThreadId } from '../domain/tenant.js';
 import { type FixedKey, keyOf } from './cursor.js';
 import { filterFault } from './metadata-filter.js';
@@ -39,6 +39,15 @@ export function IsVersion(): PropertyDecorator {
   return applyDecorators(
     Converted((value) => (isNumber(value) ? (numericText(literalOf(value)) ?? value) : value)),
     Check('isVersion', (value) => (isNumber(value) ? 'is a number out of range' : textFault(value))),
+  );
+}
+
+/** The serialiser's name for a value's bytes. */
+export function IsType(): PropertyDecorator {
+  return Check('isType', (value) =>
+    typeof value === 'string' && value.startsWith(DELTA_TYPE)
+      ? `must not begin with ${DELTA_TYPE}, which marks values that the service stores in its own way`
+      : textFault(value),
   );
 }
 

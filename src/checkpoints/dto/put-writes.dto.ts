@@ -4,7 +4,7 @@ import type { PendingWrite } from '../domain/checkpoint.js';
 import type { PutWritesInput } from '../use-cases/put-writes.use-case.js';
 import { CheckpointKeyDto } from './checkpoint-key.dto.js';
 import { IsArrayOf, IsBlob, IsId, IsIntegerFrom, IsText } from '../../http/validation/fields.js';
-import { KeyFits } from './fields.js';
+import { IsType, KeyFits } from './fields.js';
 
 /** The range of Postgres's `integer`. */
 const MIN_IDX = -(2 ** 31);
@@ -30,7 +30,7 @@ export class WriteDto {
 
   @ApiProperty({ type: String, required: false, nullable: true })
   @IsOptional()
-  @IsText()
+  @IsType()
   type?: string | null;
 
   @ApiProperty({ type: String, description: 'Standard Base64 with padding' })

@@ -6,7 +6,7 @@ import { callersThreadId } from '../domain/tenant.js';
 import { CheckpointKeyDto } from './checkpoint-key.dto.js';
 import { documentText } from './document.js';
 import { IsArrayOf, IsBlob, IsIdOrEmpty, IsJsonObject, IsText } from '../../http/validation/fields.js';
-import { IsVersion, KeyFits } from './fields.js';
+import { IsType, IsVersion, KeyFits } from './fields.js';
 
 export class BlobDto {
   @ApiProperty()
@@ -21,7 +21,7 @@ export class BlobDto {
   version!: string;
 
   @ApiProperty({ description: "The serialiser's name for the bytes, such as msgpack" })
-  @IsText()
+  @IsType()
   type!: string;
 
   @ApiProperty({ type: String, required: false, nullable: true, description: 'Standard Base64 with padding' })

@@ -3,6 +3,8 @@ import { DatabaseUnavailableError, LimitExceededError } from '../../errors/error
 import type { ChannelHistory, HistoryWrite } from '../domain/checkpoint.js';
 import { checkpointBy, hasNoValue, STORED_VALUES } from './delta-chain.js';
 import { fromJsonb } from './jsonb-text.js';
+import { bytesOfValue, type Holder, isElsewhere, type RecordRow, resolveHolders } from './log-records.js';
+import type { RecentValues } from '../blob-storage/recent-values.js';
 import type { Tables } from './tables.js';
 import type { StoredThreadId } from '../domain/tenant.js';
 
@@ -35,6 +37,18 @@ interface AncestorRow {
   parent_checkpoint_id: string | null;
   /** Numbers of the open channels, from 1 on, that the ancestor stores a value of. */
   seeded: number[];
+}
+
+/** A record of a log, as `query` gives it. */
+interface RecordColumns {
+  n: number;
+  at: number;
+  delta: Buffer;
+  is_continued: number;
+}
+
+function rowOf({ n, at, delta, is_continued: isContinued }: RecordColumns): RecordRow {
+  return [n, at, delta, isContinued];
 }
 
 /** The sums of all parts, or one of them: a write of the n-th ancestor, or the seed of a channel. */
@@ -77,6 +91,7 @@ export class ChannelHistories {
     private readonly tables: Tables,
     private readonly of: HistoriesOf,
     private readonly limits: HistoryLimits,
+    private readonly recent: RecentValues,
   ) {
     for (const channel of of.channels) this.histories.set(channel, { seed: null, writes: [] });
   }
@@ -94,6 +109,7 @@ export class ChannelHistories {
       this.checkTime();
     }
     for (const { writes } of this.histories.values()) writes.reverse();
+    await this.resolve();
     return this.histories;
   }
 
@@ -181,7 +197,7 @@ export class ChannelHistories {
     const [sum, ...rows] = await this.query<PartRow>(
       // The bytes first, of which blobs need not be read: what is over the limit is not.
       `with total as materialized (
-         select coalesce(pg_catalog.sum(${WRITE_BYTES} + coalesce(pg_catalog.octet_length(blob), 0) / 3 * 4
+         select coalesce(pg_catalog.sum(${WRITE_BYTES} + coalesce(${bytesOfValue('type', 'blob')}, 0) / 3 * 4
                     + coalesce(pg_catalog.octet_length(value), 0) + coalesce(pg_catalog.octet_length(task_id), 0)
                     + pg_catalog.octet_length(channel) + coalesce(pg_catalog.octet_length(task_path), 0)
                     + coalesce(pg_catalog.octet_length(type), 0)), 0)::float8 as bytes,
@@ -207,6 +223,52 @@ export class ChannelHistories {
     }
     this.count(sum?.rows ?? 0);
     this.add(rows, ids);
+  }
+
+  /** Puts the values in the place of those that are differences to others. From the same snapshot, so that their logs are there. */
+  private async resolve(): Promise<void> {
+    const { threadId } = this.of;
+    const holders: { holder: Holder; set: (type: string, base64: string) => void }[] = [];
+    const add = (
+      type: string | null,
+      blob: string | null,
+      name: string,
+      set: (type: string, base64: string) => void,
+    ) => {
+      const row = { type, blob };
+      if (isElsewhere(row))
+        holders.push({ holder: { threadId, row, name: `${name} of thread ${threadId}` }, set });
+    };
+    for (const [channel, history] of this.histories) {
+      const { seed, writes } = history;
+      if (seed !== null && 'type' in seed) {
+        add(
+          seed.type,
+          seed.base64,
+          `a seed of channel ${channel}`,
+          (type, base64) => (history.seed = { type, base64 }),
+        );
+      }
+      for (const write of writes) {
+        add(
+          write.type,
+          write.blob,
+          `write ${write.idx} of task ${write.taskId} of checkpoint ${write.checkpointId}`,
+          (type, blob) => Object.assign(write, { type, blob }),
+        );
+      }
+    }
+    if (holders.length === 0) return;
+    await resolveHolders(
+      holders.map(({ holder }) => holder),
+      this.tables,
+      this.recent,
+      async (sql, parameters) => (await this.query<RecordColumns>(sql, parameters)).map(rowOf),
+    );
+    for (const { holder, set } of holders) {
+      const { type, blob } = holder.row;
+      set(type ?? '', typeof blob === 'string' ? blob : (blob?.toString('base64') ?? ''));
+    }
   }
 
   private count(rows: number): void {

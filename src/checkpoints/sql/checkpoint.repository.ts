@@ -20,7 +20,10 @@ import type {
 } from '../domain/checkpoint.js';
 import { PutOrder } from './put-order.js';
 import { type Read, ReadStatements } from './read.statement.js';
-import { MERGE, type Store, StoreStatement, threadOf } from './store.statement.js';
+import { DeltaStorage } from './delta-storage.js';
+import { StoredValues } from './stored-values.js';
+import { RecentValues } from '../blob-storage/recent-values.js';
+import { type Deltas, MERGE, type Store, StoreStatement, threadOf } from './store.statement.js';
 import { type Tables, tablesOf } from './tables.js';
 import type { StoredThreadId } from '../domain/tenant.js';
 
@@ -34,6 +37,9 @@ export class CheckpointRepository {
   private readonly stores: Kind<Store>;
   private readonly reads: ReadStatements;
   private readonly order: PutOrder;
+  private readonly recent: RecentValues;
+  /** Null: values are stored whole. */
+  private readonly deltas: DeltaStorage | null = null;
 
   constructor(
     dataSource: DataSource,
@@ -45,15 +51,37 @@ export class CheckpointRepository {
     const tables = tablesOf(dataSource);
     this.tables = tables;
     const limits = { pageBytes: settings.answerLimitBytes, tupleBytes: settings.tupleLimitBytes };
-    this.reads = new ReadStatements(tables, limits, (...statement) => this.database.send(...statement));
+    const recent = (this.recent = new RecentValues(
+      settings.blobStorage === 'delta' ? settings.deltaMemoryBytes : 0,
+    ));
+    const values = new StoredValues(tables, recent, (...statement) => this.database.send(...statement));
+    this.reads = new ReadStatements(
+      tables,
+      limits,
+      (...statement) => this.database.send(...statement),
+      values,
+    );
+    if (settings.blobStorage === 'delta') {
+      this.deltas = new DeltaStorage(
+        recent,
+        values,
+        (threadId, ns, id) => this.find(threadId, ns, id, ['blobs']),
+        metrics.blobsStored,
+      );
+    }
+    metrics.read.deltaMemoryBytes = () => recent.bytes;
     const statement = new StoreStatement(tables);
     this.stores = {
       isStore: true,
       merge: MERGE,
       run: async (stores, mode) => {
         const { sql, parameters } = statement.of(stores, mode);
-        const rows = await this.database.send<[StoredThreadId]>(sql, parameters, mode);
-        const busy = new Set(rows.map(([id]) => id));
+        const rows = await this.database.send<[StoredThreadId | null, number | null]>(sql, parameters, mode);
+        const busy = new Set<StoredThreadId>();
+        for (const [id, request] of rows) {
+          if (id !== null) busy.add(id);
+          else lose(stores[(request ?? 0) - 1]);
+        }
         return busy.size === 0 ? undefined : new Set(stores.filter((store) => busy.has(threadOf(store))));
       },
     };
@@ -61,6 +89,17 @@ export class CheckpointRepository {
 
   /** The checkpoint with that id, or the latest of the namespace when `checkpointId` is null; null when there is none. */
   async findTuple(
+    threadId: StoredThreadId,
+    checkpointNs: string,
+    checkpointId: string | null,
+    parts: TuplePart[],
+  ): Promise<CheckpointTuple | null> {
+    const tuple = await this.find(threadId, checkpointNs, checkpointId, parts);
+    if (checkpointId === null && tuple !== null) this.deltas?.read(tuple);
+    return tuple;
+  }
+
+  private async find(
     threadId: StoredThreadId,
     checkpointNs: string,
     checkpointId: string | null,
@@ -99,18 +138,31 @@ export class CheckpointRepository {
 
   /** Stores the checkpoint and its blobs. Existing blobs are kept; an existing checkpoint keeps its parent. */
   async upsertCheckpoint(checkpoint: NewCheckpoint): Promise<void> {
-    await storable(this.database.merge(this.stores, checkpoint.key.threadId, { checkpoint }));
+    const { threadId } = checkpoint.key;
+    const send = (planned: NewCheckpoint, deltas?: Deltas) =>
+      storable(this.database.merge(this.stores, threadId, { checkpoint: planned, deltas }));
+    await (this.deltas === null ? send(checkpoint) : this.deltas.checkpoint(checkpoint, send));
     this.order.look(checkpoint);
   }
 
   /** Stores the writes, all or none; existing ones are kept. No (task, idx) may occur twice. */
   async insertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
-    await this.database.merge(this.stores, key.threadId, { key, writes, onConflict: 'keep' });
+    await this.storeWrites(key, writes, 'keep');
   }
 
   /** Stores the writes, all or none; of existing ones channel, type and blob are replaced. No (task, idx) may occur twice. */
   async upsertWrites(key: CheckpointKey, writes: PendingWrite[]): Promise<void> {
-    await this.database.merge(this.stores, key.threadId, { key, writes, onConflict: 'replace' });
+    await this.storeWrites(key, writes, 'replace');
+  }
+
+  private async storeWrites(
+    key: CheckpointKey,
+    writes: PendingWrite[],
+    onConflict: 'keep' | 'replace',
+  ): Promise<void> {
+    const send = (planned: PendingWrite[], deltas?: Deltas) =>
+      this.database.merge(this.stores, key.threadId, { key, writes: planned, onConflict, deltas });
+    await (this.deltas === null ? send(writes) : this.deltas.writes(key, writes, send));
   }
 
   /**
@@ -121,7 +173,7 @@ export class CheckpointRepository {
   async findChannelHistories(of: HistoriesOf, limits: HistoryLimits): Promise<Map<string, ChannelHistory>> {
     try {
       return await this.database.snapshot(of.threadId, (query) =>
-        new ChannelHistories(query, this.tables, of, limits).read(),
+        new ChannelHistories(query, this.tables, of, limits, this.recent).read(),
       );
     } catch (error) {
       // Postgres breaks Base64 into lines, and so one value is over the limit that the answer is not.
@@ -129,6 +181,10 @@ export class CheckpointRepository {
       throw new LimitExceededError('The answer', 'TUPLE_LIMIT_BYTES', limits.bytes);
     }
   }
+}
+
+function lose(store: Store | undefined): void {
+  if (store?.deltas !== undefined) store.deltas.isLost = true;
 }
 
 /** @throws UnstorableDocumentError */

@@ -5,7 +5,8 @@ import { isOfTenant } from './tables.js';
 import { callersThreadId, rangeOf, storedThreadId, type StoredThreadId } from '../domain/tenant.js';
 import { LOCK_THREADS } from './thread-lock.js';
 
-const TABLES = ['checkpoints', 'checkpoint_blobs', 'checkpoint_writes'] as const;
+/** Logs first: a place is stored only where its record is. */
+const TABLES = ['checkpoint_deltas', 'checkpoints', 'checkpoint_blobs', 'checkpoint_writes'] as const;
 const BATCH = 500;
 const TAKEN = 'the tenant has a thread of that id';
 /** By the code of Postgres. */

@@ -2,7 +2,7 @@ import { LARGE, Pieces } from '../../database/binary-client.js';
 
 /** Length, in place of an element's own, that stands for null. */
 const NULL = -1;
-const OIDS = { bytea: 17, int4: 23, text: 25 };
+const OIDS = { bytea: 17, int8: 20, int4: 23, text: 25 };
 const HEADER_BYTES = 20;
 /** Characters up to which a text is given the room of the longest UTF-8, since measuring takes as long as writing. */
 const SHORT = 128;
@@ -25,6 +25,16 @@ export function intArray(elements: number[]): Buffer {
     elements,
     () => 4,
     (element, into, at) => into.writeInt32BE(element, at) - at,
+  );
+}
+
+/** A `bigint[]` for a statement's parameter. */
+export function bigintArray(elements: bigint[]): Buffer {
+  return array(
+    'int8',
+    elements,
+    () => 8,
+    (element, into, at) => into.writeBigInt64BE(element, at) - at,
   );
 }
 

@@ -1,4 +1,5 @@
 import type { CheckpointFilter, TuplePart } from '../domain/checkpoint.js';
+import { bytesOfValue } from './log-records.js';
 import { toJsonb } from './jsonb-text.js';
 import { type Tables, isOfTenant } from './tables.js';
 
@@ -220,7 +221,7 @@ function partOf(part: TuplePart, { blobs, writes }: Tables) {
                                   and b.channel = v.key and b.version = v.value
                                 limit 1) as part`,
       order: '',
-      bytes: bytesOf('part.channel', 'part.version', 'part.type', 'part.blob'),
+      bytes: `${bytesOf('part.channel', 'part.version', 'part.type')} + coalesce(${bytesOfValue('part.type', 'part.blob')}, 0)`,
     };
   }
   const isSend = part === 'pending_sends';
@@ -236,6 +237,6 @@ function partOf(part: TuplePart, { blobs, writes }: Tables) {
                                }
                             offset 0) as part`,
     order: `order by ${isSend ? 'part.task_path collate "C", ' : ''}part.task_id collate "C", part.idx`,
-    bytes: bytesOf('part.task_id', 'part.channel', 'part.task_path', 'part.type', 'part.blob'),
+    bytes: `${bytesOf('part.task_id', 'part.channel', 'part.task_path', 'part.type')} + coalesce(${bytesOfValue('part.type', 'part.blob')}, 0)`,
   };
 }

@@ -4,6 +4,8 @@ import { LimitExceededError } from '../../errors/errors.js';
 import type { CheckpointFilter, CheckpointPage, TuplePart } from '../domain/checkpoint.js';
 import { textArray } from './postgres-array.js';
 import { type Row, fill } from './read.rows.js';
+import { LogGoneError } from './log-records.js';
+import { StoredValues } from './stored-values.js';
 import { type ReadForm, formOf, keyOf, textOf } from './read.sql.js';
 import type { Tables } from './tables.js';
 
@@ -35,6 +37,8 @@ interface Limits {
 
 /** Of the forms of a list, those that were asked for last are kept. */
 const MAX_LIST_FORMS = 64;
+/** How often a read begins anew, each time because somebody deleted what it had found. */
+const MAX_ATTEMPTS = 5;
 /** Longer pages have a statement of their own. */
 const MAX_MERGED_LIMIT = 100;
 /** What an answer is expected to hold until one is known; of the largest one so much is expected from each next statement. */
@@ -55,6 +59,7 @@ export class ReadStatements {
     private readonly tables: Tables,
     private readonly limits: Limits,
     private readonly send: Send,
+    private readonly values: StoredValues,
   ) {}
 
   /** The kind that all reads of this form share, and the read. */
@@ -96,8 +101,9 @@ export class ReadStatements {
           return;
         }
         try {
-          const rows = await this.send(sql, columnsOf(reads), mode, pageBytes);
-          const { longest, isCut } = fill(parts, reads, rows);
+          const { longest, isCut } = await this.answer(reads, parts, mode, pageBytes, () =>
+            this.send(sql, columnsOf(reads), mode, pageBytes),
+          );
           if (isCut) throw new TooManyBytesError();
           expectedBytes = Math.max(longest, expectedBytes * NEXT_SHARE);
         } catch (error) {
@@ -119,6 +125,30 @@ export class ReadStatements {
     };
   }
 
+  /** Reads until the values are there that the rows name: what was deleted meanwhile is read anew. */
+  private async answer(
+    reads: Asked[],
+    parts: TuplePart[],
+    mode: Mode,
+    maxBytes: number,
+    rowsOf: () => Promise<Row[]>,
+  ): Promise<{ longest: number; isCut: boolean }> {
+    for (let attempt = 1; ; attempt += 1) {
+      const found = fill(parts, reads, await rowsOf());
+      try {
+        const bytes = await this.values.resolve(
+          reads.flatMap(({ page }) => page.tuples),
+          mode,
+          maxBytes,
+        );
+        return { longest: found.longest + bytes, isCut: found.isCut };
+      } catch (error) {
+        if (!(error instanceof LogGoneError) || attempt === MAX_ATTEMPTS) throw error;
+        for (const { page } of reads) Object.assign(page, { tuples: [], next: null });
+      }
+    }
+  }
+
   /** Returns how long the answer is. @throws LimitExceededError */
   private async readOne(
     mode: Mode,
@@ -130,8 +160,10 @@ export class ReadStatements {
     const { tupleBytes } = this.limits;
     try {
       const values = isMerged ? columnsOf(read) : read[0].values;
-      const rows = await this.send(sql, values, mode, tupleBytes);
-      return fill(parts, read, rows).longest;
+      const { longest } = await this.answer(read, parts, mode, tupleBytes, () =>
+        this.send(sql, values, mode, tupleBytes),
+      );
+      return longest;
     } catch (error) {
       if (error instanceof TooManyBytesError) {
         throw new LimitExceededError('What belongs to the checkpoint', 'TUPLE_LIMIT_BYTES', tupleBytes);

@@ -1,5 +1,6 @@
 import type { DataSource, EntityTarget, ObjectLiteral } from 'typeorm';
 import { CheckpointBlobEntity } from '../entities/checkpoint-blob.entity.js';
+import { CheckpointDeltaEntity } from '../entities/checkpoint-delta.entity.js';
 import { CheckpointWriteEntity } from '../entities/checkpoint-write.entity.js';
 import { CheckpointEntity } from '../entities/checkpoint.entity.js';
 import { type TenantThreads, rangeOf } from '../domain/tenant.js';
@@ -9,6 +10,7 @@ export interface Tables {
   checkpoints: string;
   blobs: string;
   writes: string;
+  deltas: string;
 }
 
 export function tablesOf(dataSource: DataSource): Tables {
@@ -20,6 +22,7 @@ export function tablesOf(dataSource: DataSource): Tables {
     checkpoints: name(CheckpointEntity),
     blobs: name(CheckpointBlobEntity),
     writes: name(CheckpointWriteEntity),
+    deltas: name(CheckpointDeltaEntity),
   };
 }
 

@@ -4,6 +4,7 @@ import { Database, type Query, type Transaction } from '../../database/database.
 import { faultOf, isLockTimeout, sqlStateOf } from '../../database/faults.js';
 import { KeyTooLongError } from '../../errors/errors.js';
 import { deltaChains } from './delta-chain.js';
+import { isPlace, logOfPlace } from './log-records.js';
 import { type Tables, isOfTenant, tablesOf } from './tables.js';
 import { callersThreadId, type StoredThreadId, type TenantThreads } from '../domain/tenant.js';
 import { LOCK_SOURCE_AND_TARGET, LOCK_THREADS, MAX_LOCKED_THREADS, TRY_LOCK_THREADS } from './thread-lock.js';
@@ -11,6 +12,10 @@ import { LOCK_SOURCE_AND_TARGET, LOCK_THREADS, MAX_LOCKED_THREADS, TRY_LOCK_THRE
 const INDEX_ROW_TOO_LARGE = '54000';
 /** Threads that a look for those of a run gives at most, so that this process never holds more ids. */
 const MAX_FOUND_THREADS = 4096;
+
+/** SQL: the blob of a row that is copied; a place names the copy of its log. */
+const COPIED_BLOB = `case when l.copy is null then m.blob
+                          else pg_catalog.overlay(m.blob, pg_catalog.int8send(l.copy), 2, 8) end`;
 
 /** How often the threads of a run are looked for, at most. */
 const MAX_PASSES = 8;
@@ -39,21 +44,27 @@ export class ThreadRepository {
 
   /** Removes every row of the threads, in all namespaces. */
   async deleteThreads(threadIds: StoredThreadId[]): Promise<void> {
-    const { checkpoints, blobs, writes } = this.tables;
+    const { checkpoints, blobs, writes, deltas } = this.tables;
     await this.forEach(threadIds, async (query, ids) => {
       await query(
         // The last delete runs first: checkpoints before blobs.
         `with deleted_blobs as (delete from ${blobs} where thread_id = any($1)),
-              deleted_writes as (delete from ${writes} where thread_id = any($1))
+              deleted_writes as (delete from ${writes} where thread_id = any($1)),
+              deleted_deltas as (delete from ${deltas} where thread_id = any($1))
          delete from ${checkpoints} where thread_id = any($1)`,
         [ids],
       );
     });
   }
 
-  /** Copies every row, ids kept. What the target has already is kept. @throws KeyTooLongError */
+  /**
+   * Copies every row, ids kept. What the target has already is kept. Logs are copied under other numbers, since a log of the target
+   * may have gone on from an earlier copy; those that only rows name which the target has already are left out.
+   *
+   * @throws KeyTooLongError
+   */
   async copyThread(sourceThreadId: StoredThreadId, targetThreadId: StoredThreadId): Promise<void> {
-    const { checkpoints, blobs, writes } = this.tables;
+    const { checkpoints, blobs, writes, deltas } = this.tables;
     const ids = { source: callersThreadId(sourceThreadId), target: callersThreadId(targetThreadId) };
     const copied = this.database.transaction(targetThreadId, async (query, record) => {
       await query(LOCK_SOURCE_AND_TARGET, [sourceThreadId, targetThreadId]);
@@ -72,18 +83,49 @@ export class ThreadRepository {
             order by checkpoint_ns, checkpoint_id
                on conflict do nothing
          ),
+         missing_blobs as materialized (
+           select b.*, case when ${isPlace('b.type')} then ${logOfPlace('b.blob')} end as log
+             from ${blobs} b
+            where b.thread_id = $1
+              and not exists (select from ${blobs} t
+                               where t.thread_id = $2 and t.checkpoint_ns = b.checkpoint_ns and t.channel = b.channel
+                                 and t.version = b.version)
+         ),
+         missing_writes as materialized (
+           select w.*, case when ${isPlace('w.type')} then ${logOfPlace('w.blob')} end as log
+             from ${writes} w
+            where w.thread_id = $1
+              and not exists (select from ${writes} t
+                               where t.thread_id = $2 and t.checkpoint_ns = w.checkpoint_ns
+                                 and t.checkpoint_id = w.checkpoint_id and t.task_id = w.task_id and t.idx = w.idx)
+         ),
+         copied_logs as materialized (
+           select log, pg_catalog.hashtextextended(log::text, (pg_catalog.random() * 9007199254740991)::bigint) as copy
+             from (select log from missing_blobs where log is not null
+                    union
+                   select log from missing_writes where log is not null) as named
+         ),
+         copied_deltas as (
+           insert into ${deltas} (thread_id, log, at, delta)
+           select $2, l.copy, d.at, d.delta
+             from copied_logs l
+             join ${deltas} d on d.thread_id = $1 and d.log = l.log
+           returning 1
+         ),
          copied_blobs as (
            insert into ${blobs} (thread_id, checkpoint_ns, channel, version, type, blob)
-           select $2, checkpoint_ns, channel, version, type, blob
-             from ${blobs}
-            where thread_id = $1
+           select $2, checkpoint_ns, channel, version, type, ${COPIED_BLOB}
+             from missing_blobs as m
+             left join copied_logs l on l.log = m.log
+            where (select pg_catalog.count(*) from copied_deltas) >= 0
                on conflict do nothing
          )
          insert into ${writes}
            (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
-         select $2, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
-           from ${writes}
-          where thread_id = $1
+         select $2, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, ${COPIED_BLOB}, task_path
+           from missing_writes as m
+           left join copied_logs l on l.log = m.log
+          where (select pg_catalog.count(*) from copied_deltas) >= 0
              on conflict do nothing`,
         [sourceThreadId, targetThreadId, ids.source, ids.target],
       );
@@ -158,7 +200,7 @@ export class ThreadRepository {
             and c.checkpoint_id = parent.child and not parent.is_kept`,
         [ids],
       );
-      await this.deleteOrphanedBlobs(query, ids);
+      await this.deleteOrphans(query, ids);
     });
   }
 
@@ -193,7 +235,7 @@ export class ThreadRepository {
           where w.thread_id = d.thread_id and w.checkpoint_ns = d.checkpoint_ns and w.checkpoint_id = d.checkpoint_id`,
         [runIds, ids],
       );
-      await this.deleteOrphanedBlobs(query, ids);
+      await this.deleteOrphans(query, ids);
     };
     const touched = (ids: StoredThreadId[]) => ({ thread_ids: ids.map(callersThreadId) });
     const left = new Set<StoredThreadId>();
@@ -225,6 +267,31 @@ export class ThreadRepository {
       threadIds.length === 1 ? undefined : { thread_ids: ids.map(callersThreadId) };
     await this.database.transactions(threadIds[0] ?? '', (transaction) =>
       inBatches(transaction, left, deed, detailOf),
+    );
+  }
+
+  /** In threads that are locked: the blobs that no checkpoint names any more, and then the logs that no row does. */
+  private async deleteOrphans(query: Query, threadIds: StoredThreadId[]): Promise<void> {
+    const { blobs, writes, deltas } = this.tables;
+    await this.deleteOrphanedBlobs(query, threadIds);
+    await query(
+      `delete from ${deltas} d
+        using (select thread_id, log
+                 from (select thread_id, log, false as is_named
+                         from ${deltas}
+                        where thread_id = ${anyOf('$1')} and at = 0
+                        union all
+                       select thread_id, ${logOfPlace('blob')}, true
+                         from ${blobs}
+                        where thread_id = ${anyOf('$1')} and ${isPlace('type')}
+                        union all
+                       select thread_id, ${logOfPlace('blob')}, true
+                         from ${writes}
+                        where thread_id = ${anyOf('$1')} and ${isPlace('type')}) as logs
+                group by thread_id, log
+               having not pg_catalog.bool_or(is_named)) as o
+        where d.thread_id = o.thread_id and d.log = o.log`,
+      [threadIds],
     );
   }
 

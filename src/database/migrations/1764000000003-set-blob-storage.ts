@@ -60,7 +60,7 @@ export class SetBlobStorage1764000000003 implements MigrationInterface {
   }
 }
 
-async function hasLz4(runner: QueryRunner): Promise<boolean> {
+export async function hasLz4(runner: QueryRunner): Promise<boolean> {
   const rows = (await runner.query(
     `select 1 from pg_catalog.pg_settings where name = 'default_toast_compression' and 'lz4' = any(enumvals)`,
   )) as unknown[];
@@ -82,14 +82,16 @@ async function storageOf(
   return rows[0];
 }
 
-/** @throws Error when there was no moment without a transaction that is in the way */
 export async function alterWhenFree(runner: QueryRunner, table: string, action: string): Promise<void> {
+  await whenFree(runner, table, `alter table ${schemaOf(runner)}.${table} ${action}`);
+}
+
+/** @throws Error when there was no moment without a transaction that is in the way */
+export async function whenFree(runner: QueryRunner, table: string, statement: string): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       // Sent together, these are one transaction.
-      await runner.query(
-        `set local lock_timeout = ${LOCK_TIMEOUT_MS}; alter table ${schemaOf(runner)}.${table} ${action}`,
-      );
+      await runner.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}; ${statement}`);
       return;
     } catch (error) {
       if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE) throw error;

@@ -23,6 +23,13 @@ export const CLIENT_CLOSED_REQUEST = 499;
 export type Refusal = 'full' | 'share' | 'timeout' | 'outage';
 const REFUSALS: readonly Refusal[] = ['full', 'share', 'timeout', 'outage'];
 
+/**
+ * What a value is stored as: `delta`, a record after its base; `first`, the first one of a log; `same`, the place of an equal one; `leaf`,
+ * operations where it belongs; `lost`, a request that was sent again whole, since its deltas did not fit.
+ */
+const STORAGE_KINDS = ['whole', 'first', 'delta', 'same', 'leaf', 'lost'] as const;
+export type StorageKind = (typeof STORAGE_KINDS)[number];
+
 /** Errors that have no SQLSTATE, since no server said them. */
 export const NO_SQLSTATE = 'connection';
 /** The classes that an operator watches: connection, conflict, resources, limits, operator, system. */
@@ -60,6 +67,7 @@ export class Metrics {
   /** Values that somebody else knows, and that are read at each scrape. */
   readonly read = {
     connections: () => 0,
+    deltaMemoryBytes: () => 0,
     inflightBytes: () => 0,
     poolInUse: () => 0,
     poolIdle: () => 0,
@@ -74,6 +82,7 @@ export class Metrics {
   readonly queueRefused = new Tally<Refusal>('reason', REFUSALS);
   readonly statementRequests = new Distribution(REQUESTS);
   readonly statementSeconds = new Distribution(SECONDS);
+  readonly blobsStored = new Tally<StorageKind>('kind', STORAGE_KINDS);
   readonly databaseErrors = new Tally<string>('sqlstate_class', SQLSTATE_CLASSES);
   readonly databaseRetries = new Tally<string>('sqlstate_class', SQLSTATE_CLASSES);
 
@@ -172,6 +181,18 @@ export class Metrics {
       'queue_refused_total',
       'Requests that got no connection: queue full, waited too long, no database',
       this.queueRefused,
+    );
+    this.add(
+      'blobs_stored_total',
+      'counter',
+      'Values of 2 KB or more by what they were stored as, with BLOB_STORAGE=delta',
+      'sum',
+      () => this.blobsStored.samples(),
+    );
+    this.gauge(
+      'delta_memory_bytes',
+      'Values that were stored last, kept to store the next by their difference',
+      () => this.read.deltaMemoryBytes(),
     );
     this.distribution('statement_requests', 'Requests that a statement stored for', this.statementRequests);
     this.distribution(

@@ -1,0 +1,210 @@
+import { randomBytes } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+import type { StorageKind } from '../../observability/metrics/metrics.js';
+import { DELTA_TYPE } from '../domain/checkpoint.js';
+import { beginsAlike, containing, difference, isWorth } from './difference.js';
+import { type Operation, copy, sizeOf } from './operations.js';
+import { firstRecord, type LogVersion, record, writePlace } from './place.js';
+import type { InLog, RecentValue } from './recent-values.js';
+
+/** What the statement checks: this version is there, and is this value. */
+export interface Base extends LogVersion {
+  crc: number;
+}
+
+export interface NewRecord extends LogVersion {
+  delta: Buffer;
+}
+
+/** What is stored in place of a value. */
+interface Stored {
+  kind: StorageKind;
+  type: string;
+  blob: Buffer;
+  value: RecentValue;
+}
+
+/** Smaller values stay as they are, and smaller ones are no operations on those of other channels. */
+export const MIN_BYTES = 2048;
+const MIN_LEAF_BYTES = 4096;
+/** Of a log at most so many times a version's bytes are read for it, each record counted as a row of so many bytes more. */
+const AMPLIFICATION = 2;
+const SLACK_BYTES = 8192;
+export const ROW_BYTES = 256;
+/** The most pieces that reading a version may come to. */
+const MAX_STEPS = 1 << 20;
+/** What a fork may take in place of a log of its own, of the value. */
+const LEAF_SHARE = 0.1;
+/** Of the values of other channels so many are tried for each one, and no longer ones are searched through. */
+const MAX_TRIED = 4;
+const MAX_SEARCHED = 8 * 1024 * 1024;
+
+/**
+ * Decides what each value of a request is stored as: whole, or by its difference to a value that is stored already, as design and
+ * figures in docs/explain/storage.md have it. What it believes of the logs is checked by the statement that stores.
+ */
+export class Planner {
+  private readonly used = new Map<string, Base>();
+  readonly records: NewRecord[] = [];
+
+  /** `own`: the values of the channels before; `others`: values of the thread that are in logs, the likeliest first. */
+  constructor(
+    private readonly own: ReadonlyMap<string, RecentValue>,
+    private readonly others: RecentValue[],
+  ) {}
+
+  /** In the order in which the statement locks them. */
+  get bases(): Base[] {
+    return [...this.used.values()].sort((a, b) => compare(a.log, b.log) || a.at - b.at);
+  }
+
+  /** Null when it is too small to be anything but whole. */
+  plan(channel: string, type: string, blob: Buffer): Stored | null {
+    if (blob.length < MIN_BYTES) return null;
+    const value: RecentValue = { bytes: blob, crc: crc32(blob), inLog: null };
+    const stored =
+      this.goOn(channel, value) ?? this.refer(value) ?? ({ kind: 'whole', blob, value } as const);
+    if (stored.kind === 'first' || stored.kind === 'delta') this.others.unshift(stored.value);
+    return { type: stored.kind === 'whole' ? type : DELTA_TYPE + type, ...stored };
+  }
+
+  /** The same for a value that begins no log, and goes on in none. */
+  planWrite(type: string, blob: Buffer): Stored | null {
+    if (blob.length < MIN_BYTES) return null;
+    const value: RecentValue = { bytes: blob, crc: crc32(blob), inLog: null };
+    const stored = this.refer(value) ?? ({ kind: 'whole', blob, value } as const);
+    return { type: stored.kind === 'whole' ? type : DELTA_TYPE + type, ...stored };
+  }
+
+  private refer(value: RecentValue): Omit<Stored, 'type'> | null {
+    const { bytes } = value;
+    if (bytes.length < MIN_LEAF_BYTES || bytes.length > MAX_SEARCHED) return null;
+    let best: { base: RecentValue & { inLog: InLog }; operations: Operation[]; size: number } | null = null;
+    for (const base of this.others.slice(0, MAX_TRIED)) {
+      if (!isInLog(base)) continue;
+      const operations = base.bytes.equals(bytes) ? [copy(0, bytes.length)] : containing(base.bytes, bytes);
+      if (operations === null) continue;
+      const size = sizeOf(operations);
+      if (size < (best?.size ?? Infinity)) best = { base, operations, size };
+    }
+    if (best === null || !isWorth(best.operations, bytes)) return null;
+    return this.leaf(best.base, best.operations, value);
+  }
+
+  private goOn(channel: string, value: RecentValue): Omit<Stored, 'type'> | null {
+    for (const base of this.candidates(channel, value)) {
+      const operations = difference(base.bytes, value.bytes);
+      if (!isWorth(operations, value.bytes)) continue;
+      if (isInLog(base)) {
+        const { inLog } = base;
+        if (isEqual(operations, base, value)) return this.same(base, value);
+        if (this.mayAppend(inLog, operations, value)) return this.append(base, operations, value);
+        const isFork = !inLog.isTip || this.isUsed(inLog);
+        const leaf =
+          isFork && sizeOf(operations) < LEAF_SHARE * value.bytes.length
+            ? this.leaf(base, operations, value)
+            : null;
+        if (leaf !== null) return leaf;
+      }
+      return this.begin(value);
+    }
+    return null;
+  }
+
+  /** The value of the channel before, or one of another namespace that this one may go on from. */
+  private *candidates(channel: string, { bytes }: RecentValue): Generator<RecentValue> {
+    const own = this.own.get(channel);
+    if (own !== undefined && own.bytes.length >= MIN_BYTES) yield own;
+    let tried = 0;
+    for (const other of this.others) {
+      if (other === own || other.bytes.length > bytes.length || !beginsAlike(other.bytes, bytes)) continue;
+      if ((tried += 1) > MAX_TRIED) return;
+      yield other;
+    }
+  }
+
+  private same(base: RecentValue & { inLog: InLog }, { bytes, crc }: RecentValue): Omit<Stored, 'type'> {
+    this.use(base);
+    return { kind: 'same', blob: writePlace(base.inLog, bytes, crc), value: base };
+  }
+
+  private mayAppend(inLog: InLog, operations: Operation[], { bytes }: RecentValue): boolean {
+    return (
+      inLog.isTip &&
+      !this.isUsed(inLog) &&
+      inLog.bytes + sizeOf(operations) + ROW_BYTES <= AMPLIFICATION * bytes.length + SLACK_BYTES &&
+      (1 + inLog.splits + splitsOf(operations)) * (inLog.at + 2) <= MAX_STEPS
+    );
+  }
+
+  private append(
+    base: RecentValue & { inLog: InLog },
+    operations: Operation[],
+    { bytes, crc }: RecentValue,
+  ): Omit<Stored, 'type'> {
+    this.use(base);
+    const delta = record(operations, bytes, crc);
+    const inLog: InLog = {
+      log: base.inLog.log,
+      at: base.inLog.at + 1,
+      isTip: true,
+      bytes: base.inLog.bytes + delta.length + ROW_BYTES,
+      splits: base.inLog.splits + splitsOf(operations),
+    };
+    this.records.push({ log: inLog.log, at: inLog.at, delta });
+    return { kind: 'delta', blob: writePlace(inLog, bytes, crc), value: { bytes, crc, inLog } };
+  }
+
+  private begin({ bytes, crc }: RecentValue): Omit<Stored, 'type'> {
+    const delta = firstRecord(bytes, crc);
+    const log = randomBytes(8).readBigInt64BE();
+    const inLog: InLog = { log, at: 0, isTip: true, bytes: delta.length + ROW_BYTES, splits: 0 };
+    this.records.push({ log, at: 0, delta });
+    return { kind: 'first', blob: writePlace(inLog, bytes, crc), value: { bytes, crc, inLog } };
+  }
+
+  /** Null when reading it might come to too many pieces. */
+  private leaf(
+    base: RecentValue & { inLog: InLog },
+    operations: Operation[],
+    value: RecentValue,
+  ): Omit<Stored, 'type'> | null {
+    const { inLog } = base;
+    const copies = operations.filter(({ isCopy }) => isCopy).length;
+    if (copies * (1 + inLog.splits) * (inLog.at + 2) > MAX_STEPS) return null;
+    this.use(base);
+    return { kind: 'leaf', blob: writePlace(inLog, value.bytes, value.crc, operations), value };
+  }
+
+  /** A record of this very request needs no check. */
+  private use({ crc, inLog: { log, at } }: RecentValue & { inLog: InLog }): void {
+    if (this.records.some((record) => record.log === log && record.at === at)) return;
+    this.used.set(`${log} ${at}`, { log, at, crc });
+  }
+
+  private isUsed({ log }: InLog): boolean {
+    return this.records.some((record) => record.log === log);
+  }
+}
+
+function isInLog(value: RecentValue): value is RecentValue & { inLog: InLog } {
+  return value.inLog !== null;
+}
+
+function isEqual([first]: Operation[], base: RecentValue, { bytes }: RecentValue): boolean {
+  return (
+    first?.isCopy === true &&
+    first.at === 0 &&
+    first.length === bytes.length &&
+    bytes.length === base.bytes.length
+  );
+}
+
+/** How many more pieces a value has than its base, by these operations. */
+export function splitsOf(operations: Operation[]): number {
+  return Math.max(0, operations.filter(({ isCopy, length }) => isCopy && length > 0).length - 1);
+}
+
+function compare(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

@@ -1,0 +1,66 @@
+import { crc32 } from 'node:zlib';
+import type { Parameter } from '../../database/binary-client.js';
+import { TooManyBytesError } from '../../database/binary-client.js';
+import type { Mode } from '../../database/request-queue.js';
+import { MIN_BYTES } from '../blob-storage/planner.js';
+import type { RecentValue, RecentValues } from '../blob-storage/recent-values.js';
+import type { CheckpointTuple, StoredBlob } from '../domain/checkpoint.js';
+import { bytesElsewhere, type Holder, isElsewhere, type RecordRow, resolveHolders } from './log-records.js';
+import type { Tables } from './tables.js';
+
+type Send = (sql: string, parameters: Parameter[], mode: Mode, maxBytes: number) => Promise<RecordRow[]>;
+
+/** What the records of a value may have beside twice its bytes. */
+const SLACK_BYTES = 64 * 1024;
+
+/** The values of blobs and writes that are differences to others. */
+export class StoredValues {
+  private readonly known = new WeakMap<object, RecentValue>();
+
+  constructor(
+    private readonly tables: Tables,
+    private readonly recent: RecentValues,
+    private readonly send: Send,
+  ) {}
+
+  /**
+   * Puts them where they belong in the checkpoints; by a statement of their own, since a list then reads each log once, and since most
+   * are in memory. Returns how many bytes these are.
+   *
+   * @throws TooManyBytesError when they are more than that; LogGoneError, CorruptDeltaError
+   */
+  async resolve(tuples: CheckpointTuple[], mode: Mode, maxBytes: number): Promise<number> {
+    const holders = tuples.flatMap(holdersOf);
+    if (holders.length === 0) return 0;
+    const bytes = bytesElsewhere(holders);
+    if (bytes > maxBytes) throw new TooManyBytesError();
+    const known = await resolveHolders(holders, this.tables, this.recent, (sql, parameters) =>
+      this.send(sql, parameters, mode, 2 * maxBytes + SLACK_BYTES * holders.length),
+    );
+    for (const [{ row }, value] of known) this.known.set(row, value);
+    return bytes;
+  }
+
+  /** What is known of a blob that was read; null when it is too small to be anything's base. */
+  valueOf(row: StoredBlob): RecentValue | null {
+    const { blob } = row;
+    const known = this.known.get(row);
+    if (known !== undefined || blob === null || blob.length < MIN_BYTES) return known ?? null;
+    const bytes = typeof blob === 'string' ? Buffer.from(blob, 'base64') : blob;
+    return bytes.length < MIN_BYTES ? null : { bytes, crc: crc32(bytes), inLog: null };
+  }
+}
+
+/** Those rows of a checkpoint whose values are elsewhere. */
+function holdersOf({ key, blobs = [], pendingWrites = [], pendingSends = [] }: CheckpointTuple): Holder[] {
+  const { threadId, checkpointNs, checkpointId } = key;
+  const of = `of checkpoint ${checkpointId} in namespace "${checkpointNs}" of thread ${threadId}`;
+  return [
+    ...blobs
+      .filter(isElsewhere)
+      .map((row) => ({ threadId, row, name: `version ${row.version} of channel ${row.channel} ${of}` })),
+    ...[...pendingWrites, ...pendingSends]
+      .filter(isElsewhere)
+      .map((row) => ({ threadId, row, name: `write ${row.idx} of task ${row.taskId} ${of}` })),
+  ];
+}
