@@ -41,13 +41,13 @@ export function isPlace(type: string): string {
 
 export function bytesOfValue(type: string, blob: string): string {
   return `case when ${isPlace(type)}
-               then ('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 14, 4), 'hex'))::bit(32)::bigint
+               then ('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 14, 4), 'hex'))::pg_catalog.bit(32)::bigint
                else pg_catalog.octet_length(${blob}) end`;
 }
 
 /** SQL: the log that a place names. */
 export function logOfPlace(blob: string): string {
-  return `('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 2, 8), 'hex'))::bit(64)::bigint`;
+  return `('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 2, 8), 'hex'))::pg_catalog.bit(64)::bigint`;
 }
 
 /** Each log once, up to the last record that is asked for; the order of records is made here, not by Postgres. */

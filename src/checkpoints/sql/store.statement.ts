@@ -279,7 +279,7 @@ interface Part {
 
 /** SQL: the CRC-32 that a record has in its head. */
 function crcOfRecord(delta: string): string {
-  return `('x' || pg_catalog.encode(pg_catalog.substr(${delta}, 2, 4), 'hex'))::bit(32)::bigint`;
+  return `('x' || pg_catalog.encode(pg_catalog.substr(${delta}, 2, 4), 'hex'))::pg_catalog.bit(32)::bigint`;
 }
 
 const BASE_TYPES = ['int', 'text', 'bigint', 'int', 'bigint'];
@@ -317,9 +317,10 @@ function rowsFrom(arrays: string[]): string {
 
 /** A query of what is left out: threads, requests. Null: nothing is. */
 function leftOutSql(isShared: boolean, hasDeltas: boolean): string | null {
-  const busy = isShared ? 'select id, null::int as request from locked where not is_held' : null;
-  const lost = hasDeltas ? 'select null as id, request from lost' : null;
-  return busy !== null && lost !== null ? `${busy} union all ${lost}` : (busy ?? lost);
+  const busy = (columns: string) => `select ${columns} from locked where not is_held`;
+  if (!hasDeltas) return isShared ? busy('id') : null;
+  const lost = 'select null as id, request from lost';
+  return isShared ? `${busy('id, null::int as request')} union all ${lost}` : lost;
 }
 
 const REPLACE = 'do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob';

@@ -33,8 +33,8 @@ export class AddCheckpointDeltas1764000000009 implements MigrationInterface {
       create or replace function ${schema}.checkpoint_place_has_record() returns trigger language plpgsql
          set search_path = pg_catalog, pg_temp as $$
       declare
-        place_log bigint := ('x' || pg_catalog.encode(pg_catalog.substr(new.blob, 2, 8), 'hex'))::bit(64)::bigint;
-        place_at integer := ('x' || pg_catalog.encode(pg_catalog.substr(new.blob, 10, 4), 'hex'))::bit(32)::integer;
+        place_log bigint := ('x' || pg_catalog.encode(pg_catalog.substr(new.blob, 2, 8), 'hex'))::pg_catalog.bit(64)::bigint;
+        place_at integer := ('x' || pg_catalog.encode(pg_catalog.substr(new.blob, 10, 4), 'hex'))::pg_catalog.bit(32)::integer;
       begin
         if not exists (select from ${schema}.checkpoint_deltas d
                         where d.thread_id = new.thread_id and d.log = place_log and d.at = place_at) then
