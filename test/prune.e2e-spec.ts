@@ -83,6 +83,56 @@ describe('prune and delete-for-runs', () => {
     expect(await ids(other)).toHaveLength(2);
   });
 
+  it('keep_latest keeps nothing of a subgraph call that is over, and all of one that is not', async () => {
+    const thread_id = aThread();
+    await aChain(thread_id, 3);
+    const aCall = async (
+      checkpoint_ns: string,
+      root: string,
+      metadata: object = { parents: { '': root } },
+    ) => {
+      for (const checkpoint_id of ['1', '2']) {
+        await app.post(
+          'put',
+          aPut({
+            ...{ thread_id, checkpoint_ns, checkpoint_id, metadata },
+            checkpoint: { v: 4, channel_versions: { a: checkpoint_id } },
+            blobs: [aBlob('a', checkpoint_id)],
+          }),
+        );
+      }
+      await app.post('put-writes', aPutWrites({ thread_id, checkpoint_ns, checkpoint_id: '2' }));
+    };
+    await aCall('node:over', '2');
+    await aCall('node:over|inner:task', '2', { parents: { '': '2', 'node:over': '1' } });
+    await aCall('node:current', '3');
+    await aCall('node:early', '4'); // committed before the checkpoint that it was begun from
+    await aCall('lasting', '1');
+    await aCall('node:unknown', '2', {});
+    await prune([thread_id]);
+    const left = await app.database.sql<{ at: string }>(
+      `select checkpoint_ns || '/' || checkpoint_id as at from checkpoints where thread_id = $1 order by 1`,
+      [thread_id],
+    );
+    expect(left.map(({ at }) => at)).toEqual([
+      '/3',
+      'lasting/2',
+      'node:current/2',
+      'node:early/2',
+      'node:unknown/2',
+    ]);
+    const namespaces = async (table: string) =>
+      (
+        await app.database.sql<{ ns: string }>(
+          `select distinct checkpoint_ns as ns from ${table} where thread_id = $1 order by 1`,
+          [thread_id],
+        )
+      ).map(({ ns }) => ns);
+    const all = ['', 'lasting', 'node:current', 'node:early', 'node:unknown'];
+    expect(await namespaces('checkpoint_blobs')).toEqual(all);
+    expect(await namespaces('checkpoint_writes')).toEqual(all);
+  });
+
   it('delete removes the threads whole, and no other', async () => {
     const threads = [aThread(), aThread(), aThread()];
     for (const thread_id of threads) await aChain(thread_id, 2);

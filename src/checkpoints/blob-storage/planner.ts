@@ -16,6 +16,12 @@ export interface NewRecord extends LogVersion {
   delta: Buffer;
 }
 
+/** A value in a log, and what another one differs from it by. */
+interface Found {
+  base: RecentValue & { inLog: InLog };
+  operations: Operation[];
+}
+
 /** What is stored in place of a value. */
 interface Stored {
   kind: StorageKind;
@@ -79,7 +85,7 @@ export class Planner {
   private refer(value: RecentValue): Omit<Stored, 'type'> | null {
     const { bytes } = value;
     if (bytes.length < MIN_LEAF_BYTES || bytes.length > MAX_SEARCHED) return null;
-    let best: { base: RecentValue & { inLog: InLog }; operations: Operation[]; size: number } | null = null;
+    let best: (Found & { size: number }) | null = null;
     for (const base of this.others.slice(0, MAX_TRIED)) {
       if (!isInLog(base)) continue;
       const operations = base.bytes.equals(bytes) ? [copy(0, bytes.length)] : containing(base.bytes, bytes);
@@ -91,24 +97,34 @@ export class Planner {
     return this.leaf(best.base, best.operations, value);
   }
 
+  /**
+   * The value goes on from its version before; or where that is no tip, from a value of another namespace that is: a subgraph goes on
+   * in the log of its parent, and the parent then from there.
+   */
   private goOn(channel: string, value: RecentValue): Omit<Stored, 'type'> | null {
+    let append: Found | null = null;
+    let leaf: Found | null = null;
+    let isAlike = false;
     for (const base of this.candidates(channel, value)) {
       const operations = difference(base.bytes, value.bytes);
       if (!isWorth(operations, value.bytes)) continue;
-      if (isInLog(base)) {
-        const { inLog } = base;
-        if (isEqual(operations, base, value)) return this.same(base, value);
-        if (this.mayAppend(inLog, operations, value)) return this.append(base, operations, value);
-        const isFork = !inLog.isTip || this.isUsed(inLog);
-        const leaf =
-          isFork && sizeOf(operations) < LEAF_SHARE * value.bytes.length
-            ? this.leaf(base, operations, value)
-            : null;
-        if (leaf !== null) return leaf;
+      isAlike = true;
+      if (!isInLog(base)) continue;
+      if (isEqual(operations, base, value)) return this.same(base, value);
+      if (this.mayAppend(base.inLog, operations, value)) {
+        append = { base, operations };
+        break;
       }
-      return this.begin(value);
+      leaf ??= { base, operations };
     }
-    return null;
+    if (append !== null) return this.append(append.base, append.operations, value);
+    if (leaf !== null && sizeOf(leaf.operations) < LEAF_SHARE * value.bytes.length) {
+      const { inLog } = leaf.base;
+      const isFork = !inLog.isTip || this.isUsed(inLog);
+      const stored = isFork ? this.leaf(leaf.base, leaf.operations, value) : null;
+      if (stored !== null) return stored;
+    }
+    return isAlike ? this.begin(value) : null;
   }
 
   /** The value of the channel before, or one of another namespace that this one may go on from. */

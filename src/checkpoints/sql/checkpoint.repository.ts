@@ -76,7 +76,11 @@ export class CheckpointRepository {
       merge: MERGE,
       run: async (stores, mode) => {
         const { sql, parameters } = statement.of(stores, mode);
-        const rows = await this.database.send<[thread: StoredThreadId | null, request?: number | null]>(sql, parameters, mode);
+        const rows = await this.database.send<[thread: StoredThreadId | null, request?: number | null]>(
+          sql,
+          parameters,
+          mode,
+        );
         const busy = new Set<StoredThreadId>();
         for (const [id, request] of rows) {
           if (id !== null) busy.add(id);

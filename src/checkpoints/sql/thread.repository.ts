@@ -137,8 +137,8 @@ export class ThreadRepository {
   }
 
   /**
-   * Leaves of each namespace the newest checkpoint (the greatest id, byte by byte) with its writes and blobs; beside it the
-   * ancestors, with their writes, that its delta channels are rebuilt from, and where it predates version 4 the parent that
+   * Leaves of each namespace the newest checkpoint (the greatest id, byte by byte) with its writes and blobs, but none of a subgraph's
+   * call that is over, as LangGraph's own savers have it; beside it the ancestors, with their writes, that its delta channels are rebuilt from, and where it predates version 4 the parent that
    * holds its pending sends. A kept checkpoint whose parent went has none afterwards.
    */
   async keepLatest(threadIds: StoredThreadId[]): Promise<void> {
@@ -152,7 +152,7 @@ export class ThreadRepository {
             order by thread_id, checkpoint_ns, checkpoint_id collate "C" desc
          ),
          chain as (${deltaChains(this.tables)}),
-         kept as materialized (
+         needed as materialized (
            select thread_id, checkpoint_ns, checkpoint_id from chain
             union
            select c.thread_id, c.checkpoint_ns, c.parent_checkpoint_id
@@ -163,6 +163,27 @@ export class ThreadRepository {
                             from ${writes} w
                            where w.thread_id = c.thread_id and w.checkpoint_ns = c.checkpoint_ns
                              and w.checkpoint_id = c.parent_checkpoint_id and w.channel = '__pregel_tasks')
+         ),
+         -- Calls of subgraphs that are over: the checkpoint of the root graph that each one was begun from is stored, and goes. A
+         -- subgraph that keeps its state has no task id behind a colon.
+         finished as materialized (
+           select h.thread_id, h.checkpoint_ns
+             from head h
+             join ${checkpoints} c using (thread_id, checkpoint_ns, checkpoint_id)
+            cross join lateral (select r.checkpoint_id
+                                  from ${checkpoints} r
+                                 where r.thread_id = h.thread_id and r.checkpoint_ns = ''
+                                   and r.checkpoint_id = c.metadata -> 'parents' ->> ''
+                                 limit 1) as root
+            where pg_catalog.strpos(h.checkpoint_ns, ':') > 0
+              and not exists (select from needed n
+                               where n.thread_id = h.thread_id and n.checkpoint_ns = '' and n.checkpoint_id = root.checkpoint_id)
+         ),
+         kept as materialized (
+           select n.*
+             from needed n
+            where not exists (select from finished f
+                               where f.thread_id = n.thread_id and f.checkpoint_ns = n.checkpoint_ns)
          ),
          deleted as (
            delete from ${checkpoints} c
