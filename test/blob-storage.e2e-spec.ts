@@ -137,7 +137,7 @@ describe.each(MODES)('BLOB_STORAGE=delta %s', (_, settings) => {
   it('keeps a value that has nothing in common, is small, empty or edited in the middle', async () => {
     app = await start();
     const thread_id = aThread();
-    const text = Buffer.from(Array.from({ length: 400 }, (_, n) => `line ${n} ${randomUUID()}\n`).join(''));
+    const text = Buffer.from(Array.from({ length: 200 }, (_, n) => `line ${n} ${randomUUID()}\n`).join(''));
     const edited = Buffer.concat([text.subarray(0, 5000), Buffer.from('another'), text.subarray(5100)]);
     const values = [text, edited, edited, randomBytes(9000), Buffer.alloc(0), Buffer.from('small'), text];
     for (const [at, value] of values.entries()) {
@@ -176,6 +176,27 @@ describe.each(MODES)('BLOB_STORAGE=delta %s', (_, settings) => {
     expect(sends.status).toBe(200);
     const { json: child } = await app.post('get-tuple', { thread_id, include: ['pending_sends'] });
     expect(child.pending_sends.map(({ blob }: { blob: string }) => blob)).toEqual(blobs.map(base64));
+  });
+
+  it('begins a log at once for what is large, so that what holds it later costs little', async () => {
+    app = await start();
+    const thread_id = aThread();
+    const image = randomBytes(40_000);
+    expect((await put({ thread_id, n: 1, channel: '__start__', value: image })).status).toBe(200);
+    const blobs = [Buffer.concat([Buffer.from('['), image, Buffer.from(']')]), image];
+    const writes = blobs.map((blob, idx) => aWrite({ idx, blob: base64(blob) }));
+    await app.post('put-writes', aPutWrites({ thread_id, checkpoint_id: idOf(1), writes }));
+    expect((await put({ thread_id, n: 2, value: image })).status).toBe(200);
+    await expectValues(thread_id, [image, image]);
+    const { json } = await app.post('get-tuple', { thread_id, checkpoint_id: idOf(1) });
+    expect(json.pending_writes.map(({ blob }: { blob: string }) => blob)).toEqual(blobs.map(base64));
+    const [{ bytes }] = (await app.database.sql<{ bytes: string }>(
+      `select (select sum(length(delta)) from checkpoint_deltas where thread_id = $1)
+            + (select sum(length(blob)) from checkpoint_blobs where thread_id = $1)
+            + (select sum(length(blob)) from checkpoint_writes where thread_id = $1) as bytes`,
+      [thread_id],
+    )) as [{ bytes: string }];
+    expect(Number(bytes)).toBeLessThan(41_000);
   });
 
   it('copies, thins out and deletes what it stored', async () => {

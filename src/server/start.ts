@@ -49,12 +49,11 @@ async function serveUntilStopped(settings: Settings, logger: Logger): Promise<vo
       logger.info(ran.length > 0 ? `migrated: ${ran.join(', ')}` : 'the schema is up to date');
     }
     // One that is out of reach is reported by those who serve.
-    await inspectServer(settings, database.url).then(
-      (server) => {
-        logServer(settings, server, logger);
-      },
-      () => undefined,
-    );
+    const server = await inspectServer(settings, database.url).catch(() => null);
+    if (server !== null) {
+      refuseOlder(settings, server);
+      logServer(settings, server, logger);
+    }
     // Readiness says the same for as long as it lasts.
     const unfit = await inspectRights(settings, database.url).catch(() => null);
     if (unfit !== null) logger.error(unfit);
@@ -90,6 +89,14 @@ async function serveUntilStopped(settings: Settings, logger: Logger): Promise<vo
     await database.release();
   }
   logger.info('stopped');
+}
+
+/** An older release would answer what this one stores as if it were a value. @throws Error */
+function refuseOlder({ blobStorage }: Settings, { connections: { older } }: Server): void {
+  if (blobStorage !== 'delta' || older === 0) return;
+  throw new Error(
+    `BLOB_STORAGE=delta: ${older} connections of instances of an older release are open, which cannot read deltas; stop these instances first`,
+  );
 }
 
 function logServer(settings: Settings, server: Server, logger: Logger): void {

@@ -33,6 +33,8 @@ interface Stored {
 /** Smaller values stay as they are, and smaller ones are no operations on those of other channels. */
 export const MIN_BYTES = 2048;
 const MIN_LEAF_BYTES = 4096;
+/** Larger ones begin a log at once, since that costs them little: an image is in the input, in a write and in the messages. */
+const MIN_LOG_BYTES = 16 * 1024;
 /** Of a log at most so many times a version's bytes are read for it, each record counted as a row of so many bytes more. */
 const AMPLIFICATION = 2;
 const SLACK_BYTES = 8192;
@@ -68,18 +70,33 @@ export class Planner {
   plan(channel: string, type: string, blob: Buffer): Stored | null {
     if (blob.length < MIN_BYTES) return null;
     const value: RecentValue = { bytes: blob, crc: crc32(blob), inLog: null };
-    const stored =
-      this.goOn(channel, value) ?? this.refer(value) ?? ({ kind: 'whole', blob, value } as const);
-    if (stored.kind === 'first' || stored.kind === 'delta') this.others.unshift(stored.value);
-    return { type: stored.kind === 'whole' ? type : DELTA_TYPE + type, ...stored };
+    return this.stored(type, this.goOn(channel, value) ?? this.refer(value) ?? this.anew(value));
   }
 
-  /** The same for a value that begins no log, and goes on in none. */
-  planWrite(type: string, blob: Buffer): Stored | null {
+  /** The same for what a task wrote, which goes on in no log. */
+  planWrite(channel: string, type: string, blob: Buffer): Stored | null {
     if (blob.length < MIN_BYTES) return null;
     const value: RecentValue = { bytes: blob, crc: crc32(blob), inLog: null };
-    const stored = this.refer(value) ?? ({ kind: 'whole', blob, value } as const);
-    return { type: stored.kind === 'whole' ? type : DELTA_TYPE + type, ...stored };
+    return this.stored(type, this.differ(channel, value) ?? this.refer(value) ?? this.anew(value));
+  }
+
+  private stored(type: string, planned: Omit<Stored, 'type'>): Stored {
+    if (planned.kind === 'first' || planned.kind === 'delta') this.others.unshift(planned.value);
+    return { type: planned.kind === 'whole' ? type : DELTA_TYPE + type, ...planned };
+  }
+
+  private anew(value: RecentValue): Omit<Stored, 'type'> {
+    return value.bytes.length < MIN_LOG_BYTES
+      ? { kind: 'whole', blob: value.bytes, value }
+      : this.begin(value);
+  }
+
+  /** What is written to a channel without a reducer is its next value. */
+  private differ(channel: string, value: RecentValue): Omit<Stored, 'type'> | null {
+    const base = this.own.get(channel);
+    if (base === undefined || !isInLog(base)) return null;
+    const operations = difference(base.bytes, value.bytes);
+    return isWorth(operations, value.bytes) ? this.leaf(base, operations, value) : null;
   }
 
   private refer(value: RecentValue): Omit<Stored, 'type'> | null {

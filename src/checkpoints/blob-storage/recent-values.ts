@@ -22,6 +22,8 @@ export interface RecentValue {
 export interface RecentCheckpoint {
   checkpointId: string;
   values: Map<string, RecentValue>;
+  /** What its tasks wrote, where that is in logs: the next values may hold it. */
+  written?: RecentValue[];
 }
 
 /** Of a thread, by namespace; the one that was used last is the last. */
@@ -40,6 +42,8 @@ interface Tenant {
 const OVERHEAD = 256;
 /** Of subgraphs, each call has one. */
 const MAX_NAMESPACES = 8;
+/** Of writes of a checkpoint. */
+const MAX_WRITTEN = 8;
 
 /**
  * The values of the last checkpoints of threads, within so many bytes. A tenant that has more than its share of them loses its own
@@ -60,7 +64,9 @@ export class RecentValues {
   /** The values of a thread that are in logs, those of the namespace that was used last first. */
   inLogs(threadId: StoredThreadId): RecentValue[] {
     const namespaces = [...(this.threadOf(threadId)?.namespaces.values() ?? [])].reverse();
-    return namespaces.flatMap(({ values }) => [...values.values()].filter(({ inLog }) => inLog !== null));
+    return namespaces.flatMap(({ values, written = [] }) =>
+      [...values.values(), ...written].filter(({ inLog }) => inLog !== null),
+    );
   }
 
   /** The value at that version of a log. */
@@ -85,6 +91,14 @@ export class RecentValues {
     owner.bytes += thread.bytes;
     this.bytes += thread.bytes;
     while (this.bytes > this.maxBytes) this.forgetOne(tenant);
+  }
+
+  /** Adds what tasks wrote to their checkpoint, when it is the last one of its namespace. */
+  add(threadId: StoredThreadId, ns: string, checkpointId: string, written: RecentValue[]): void {
+    const checkpoint = this.checkpoint(threadId, ns, checkpointId);
+    if (checkpoint === null || written.length === 0) return;
+    const all = [...written, ...(checkpoint.written ?? [])].slice(0, MAX_WRITTEN);
+    this.set(threadId, ns, { ...checkpoint, written: all });
   }
 
   forget(threadId: StoredThreadId): void {
@@ -133,8 +147,8 @@ function retire(values: Map<string, RecentValue>, newer: Map<string, RecentValue
 function bytesOf({ namespaces }: Thread): number {
   const seen = new Set<Buffer>();
   let bytes = 0;
-  for (const { values } of namespaces.values()) {
-    for (const value of values.values()) {
+  for (const { values, written = [] } of namespaces.values()) {
+    for (const value of [...values.values(), ...written]) {
       bytes += OVERHEAD + (seen.has(value.bytes) ? 0 : value.bytes.length);
       seen.add(value.bytes);
     }

@@ -65,7 +65,7 @@ export class DeltaStorage {
     }
   }
 
-  /** The same for writes, which begin no log. */
+  /** The same for writes. */
   async writes(
     key: CheckpointKey,
     writes: PendingWrite[],
@@ -75,19 +75,22 @@ export class DeltaStorage {
     if (large.length === 0) return send(writes);
     const bytes = large.reduce((sum, { blob }) => sum + blob.length, 0);
     const own = (await this.valuesOf(key, bytes >= MIN_LOOK_UP_BYTES))?.values ?? NONE;
-    const planner = new Planner(NONE, this.candidates(key.threadId, own));
+    const planner = new Planner(own, this.candidates(key.threadId, own));
     const kinds: StorageKind[] = [];
+    const written: RecentValue[] = [];
     const planned = writes.map((write) => {
-      const stored = write.type === null ? null : planner.planWrite(write.type, write.blob);
+      const stored = write.type === null ? null : planner.planWrite(write.channel, write.type, write.blob);
       if (stored === null) return write;
       kinds.push(stored.kind);
+      if (stored.kind === 'first') written.push(stored.value);
       return { ...write, type: stored.type, blob: stored.blob };
     });
-    const deltas = { bases: planner.bases, records: [], isLost: false };
-    if (deltas.bases.length === 0) await send(writes);
+    const deltas = { bases: planner.bases, records: planner.records, isLost: false };
+    if (deltas.bases.length + deltas.records.length === 0) await send(writes);
     else await send(planned, deltas);
     if (deltas.isLost) return this.lost(key.threadId, () => send(writes));
     for (const kind of kinds) this.kinds.add(kind);
+    this.recent.add(key.threadId, key.checkpointNs, key.checkpointId, written);
   }
 
   /** What is read is likely to be gone on from. */
