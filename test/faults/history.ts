@@ -40,9 +40,19 @@ function contentOf(...names: unknown[]): string {
   return Buffer.concat(Array<Buffer>(1 + ((hash[0] ?? 0) % 190)).fill(hash)).toString('base64');
 }
 
+/** The value of a channel that grows, as a conversation does, and is now and then another one. */
+function messagesOf(origin: string, step: number): string {
+  const parts = Array.from({ length: step % 40 }, (_, n) =>
+    Buffer.from(contentOf(origin, step - (step % 40) + n), 'base64').subarray(0, 900),
+  );
+  return Buffer.concat([Buffer.from([0xdc, 0, step % 40]), ...parts, Buffer.from(`step ${step}`)]).toString(
+    'base64',
+  );
+}
+
 export function putOf({ threadId, origin }: History, step: number) {
   const version = String(step);
-  const messages = { channel: 'messages', version, type: 'msgpack', blob: contentOf(origin, step) };
+  const messages = { channel: 'messages', version, type: 'msgpack', blob: messagesOf(origin, step) };
   const settings = { channel: 'settings', version: '1', type: 'json', blob: contentOf(origin, 'settings') };
   return {
     thread_id: threadId,
@@ -66,7 +76,9 @@ export function writesOf({ origin }: History, step: number, task: number, replac
     idx,
     channel: `channel-${idx}`,
     type: 'msgpack',
-    blob: contentOf(origin, step, task, idx, replaced),
+    // What is sent to a task holds the state.
+    blob:
+      idx === 1 && step % 4 === 0 ? messagesOf(origin, step) : contentOf(origin, step, task, idx, replaced),
   }));
 }
 

@@ -62,6 +62,7 @@ export class World {
         // Longer than the balancer below may need to hear of it on a busy machine.
         SHUTDOWN_DELAY_MS: '3000',
         SWAGGER_ENABLED: 'false',
+        BLOB_STORAGE: process.env.BLOB_STORAGE ?? 'whole',
         ...environment,
       },
       this.logFile,

@@ -51,11 +51,18 @@ const LOG_EVERY = 3;
 const SETTINGS_BYTES = 3000;
 const TASKS = ['task-a', 'task-b'];
 const WRITES_OF_TASK = 3;
+/** Of channels up to so many bytes a task sends the value on. */
+const MAX_SENT_BYTES = 100_000;
 /** The channel of which only some steps store a value; the rest is in writes. */
 const LOG = 'log';
 
 export const idOf = (n: number) => `step-${String(n).padStart(6, '0')}`;
 const isSnapshot = (n: number) => n % LOG_EVERY === 1;
+
+/** Label and size of the channel that grows. */
+function valueOf({ label, blobBytes }: Pick<Thread, 'label' | 'blobBytes'>, n: number) {
+  return { label: `${label}/messages ${n}`, bytes: blobBytes + 600 * n + ((n * 7919) % 500) };
+}
 
 /** Label and size of every blob that the checkpoint of a step names. */
 function blobsOf({ label, blobBytes }: Thread, n: number) {
@@ -64,7 +71,7 @@ function blobsOf({ label, blobBytes }: Thread, n: number) {
     ...(isSnapshot(n)
       ? [{ channel: LOG, version: `v${n}`, label: `${label}/log ${n}`, bytes: size(1) }]
       : []),
-    { channel: 'messages', version: `v${n}`, label: `${label}/messages ${n}`, bytes: blobBytes + size(2) },
+    { channel: 'messages', version: `v${n}`, ...valueOf({ label, blobBytes }, n) },
     { channel: 'settings', version: 'v1', label: `${label}/settings`, bytes: SETTINGS_BYTES },
   ];
 }
@@ -98,15 +105,21 @@ export function putOf(thread: Thread, { n, parent, run }: Step) {
   };
 }
 
-function writesOf({ label }: Thread, n: number, task: string, isReplaced: boolean) {
+/** The last one of a task is the value of a channel, as what is sent to another task holds the state. */
+function writesOf(thread: Thread, n: number, task: string, isReplaced: boolean) {
+  const { label } = thread;
   return Array.from({ length: WRITES_OF_TASK }, (_, idx) => ({
     task_id: task,
     idx,
     channel: idx === 0 ? LOG : `channel-${idx}`,
     type: 'msgpack',
     task_path: `~pull, ${task}`,
-    label: `${label}/write ${n} ${task} ${idx}${isReplaced ? ' replaced' : ''}`,
-    bytes: 30 + ((n * 31 + idx * 977) % 2500),
+    ...(idx === WRITES_OF_TASK - 1 && thread.blobBytes < MAX_SENT_BYTES
+      ? valueOf(thread, n)
+      : {
+          label: `${label}/write ${n} ${task} ${idx}${isReplaced ? ' replaced' : ''}`,
+          bytes: 30 + ((n * 31 + idx * 977) % 2500),
+        }),
   }));
 }
 

@@ -4,6 +4,7 @@
  *
  *   SOAK_SECONDS   how long (60)
  *   SOAK_SEED      of another run, to ask for the same again
+ *   SOAK_STORAGE   delta (default) or whole; of the two instances one has hardly any memory for values
  *   SOAK_INFLIGHT_BYTES   the memory of an instance for bodies and answers (32 MiB)
  */
 import { randomInt } from 'node:crypto';
@@ -23,6 +24,7 @@ import { Reader } from './reader.js';
 const SECONDS = Number(process.env.SOAK_SECONDS ?? 60);
 const SEED = Number(process.env.SOAK_SEED ?? randomInt(2 ** 31));
 const INFLIGHT_BYTES = Number(process.env.SOAK_INFLIGHT_BYTES ?? 32 * 1024 * 1024);
+const STORAGE = process.env.SOAK_STORAGE ?? 'delta';
 const TENANTS = ['north', 'south', 'west'];
 /** A tenant that does nothing but race, with the memory of none of its own to wait for. */
 const RACER = 'east';
@@ -108,9 +110,13 @@ async function soak(world: World): Promise<number[]> {
     INSTANCES: '2',
     INFLIGHT_BYTES: String(INFLIGHT_BYTES),
     AUDIT_LOG: 'off',
+    BLOB_STORAGE: STORAGE,
     DATABASE_URL: `postgresql://${ROLE}:agents@127.0.0.1:${world.postgres.port}/${DATABASE}`,
   };
-  const instances = [await world.newInstance(environment), await world.newInstance(environment)];
+  const instances = [
+    await world.newInstance(environment),
+    await world.newInstance({ ...environment, DELTA_MEMORY_BYTES: '500000' }),
+  ];
   const service: Service = { urls: instances.map(({ url }) => url), findings };
   let agents = 0;
   const caller = (tenant: Tenant) => new Caller(service, tenant, new Chance(SEED + 7919 * (agents += 1)));
@@ -162,6 +168,13 @@ async function soak(world: World): Promise<number[]> {
   await compareTables(client);
   clearInterval(sampler);
   await client.end();
+  for (const [n, { url: own }] of instances.entries()) {
+    const metrics = await (await fetch(`${own}/metrics`)).text();
+    const kinds = [...metrics.matchAll(/blobs_stored_total\{kind="(\w+)"\} (\d+)/g)].map(
+      ([, kind, count]) => `${kind} ${count}`,
+    );
+    say(`  instance ${n + 1} stored values: ${kinds.join(', ')}`);
+  }
   for (const instance of instances) {
     const code = await instance.end('SIGTERM');
     if (code !== 0) findings.fault('broken', `an instance ended with ${code ?? 'a signal'}`);
@@ -172,7 +185,7 @@ async function soak(world: World): Promise<number[]> {
 const describe = () =>
   [...findings.faults].map(([kind, count]) => `${kind} ${count}`).join(', ') || 'no fault';
 
-say(`A soak of ${SECONDS} s, SOAK_SEED=${SEED}, INFLIGHT_BYTES=${INFLIGHT_BYTES}`);
+say(`A soak of ${SECONDS} s, SOAK_SEED=${SEED}, INFLIGHT_BYTES=${INFLIGHT_BYTES}, ${STORAGE}`);
 const world = await World.create();
 const stop = async (reason: string) => {
   say(`FAILED: ${reason}`);
