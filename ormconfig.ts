@@ -13,5 +13,11 @@ const settings = settingsFromEnvironment({ serves: false });
 if (settings.databaseUrl === null) throw new Error('DATABASE_URL is required by the TypeORM command line');
 export default new DataSource({
   ...dataSourceOptions(settings, settings.databaseUrl),
-  entities: [CheckpointEntity, CheckpointBlobEntity, CheckpointWriteEntity, CheckpointDeltaEntity, ApiKeyEntity],
+  entities: [
+    CheckpointEntity,
+    CheckpointBlobEntity,
+    CheckpointWriteEntity,
+    CheckpointDeltaEntity,
+    ApiKeyEntity,
+  ],
 });
