@@ -105,6 +105,17 @@ describe('the values that were stored last', () => {
     expect(has(values, thread('loud', '99'))).toBe(true);
   });
 
+  it('keep no more than their own bytes of what they came in', () => {
+    const body = Buffer.alloc(1_000_000, 'x');
+    const value = { bytes: body.subarray(1000, 4000), crc: 0, inLog: null };
+    new RecentValues(100_000).set(thread('', 't'), '', {
+      checkpointId: '1',
+      values: new Map([['c', value]]),
+    });
+    expect(value.bytes.buffer.byteLength).toBe(3000);
+    expect(value.bytes.equals(body.subarray(1000, 4000))).toBe(true);
+  });
+
   it('are found by nobody but their own thread', () => {
     const values = new RecentValues(100_000);
     const inLog = { log: 7n, at: 0, isTip: true, bytes: 1, splits: 0 };

@@ -77,6 +77,7 @@ export class RecentValues {
   set(threadId: StoredThreadId, ns: string, checkpoint: RecentCheckpoint): void {
     const thread: Thread = this.threadOf(threadId) ?? { namespaces: new Map(), bytes: 0 };
     for (const { values } of thread.namespaces.values()) retire(values, checkpoint.values);
+    for (const value of checkpoint.values.values()) keepAlone(value);
     thread.namespaces.delete(ns);
     thread.namespaces.set(ns, checkpoint);
     const [oldest] = thread.namespaces.keys();
@@ -131,6 +132,15 @@ export class RecentValues {
     const [oldest] = owner?.threads.keys() ?? [];
     if (oldest !== undefined) this.forget(oldest);
   }
+}
+
+/** A piece of a larger buffer, such as the body of a request, would keep all of that. */
+function keepAlone(value: RecentValue): void {
+  const { bytes } = value;
+  if (bytes.buffer.byteLength <= 1.25 * bytes.length) return;
+  const own = Buffer.allocUnsafeSlow(bytes.length);
+  bytes.copy(own);
+  value.bytes = own;
 }
 
 /** Versions that others now come after in their log are no tips any more. */

@@ -1,3 +1,4 @@
+import type { DeltaMetrics } from '../../observability/metrics/metrics.js';
 import type { Query } from '../../database/database.js';
 import { DatabaseUnavailableError, LimitExceededError } from '../../errors/errors.js';
 import type { ChannelHistory, HistoryWrite } from '../domain/checkpoint.js';
@@ -92,6 +93,7 @@ export class ChannelHistories {
     private readonly of: HistoriesOf,
     private readonly limits: HistoryLimits,
     private readonly recent: RecentValues,
+    private readonly metrics: DeltaMetrics,
   ) {
     for (const channel of of.channels) this.histories.set(channel, { seed: null, writes: [] });
   }
@@ -264,6 +266,7 @@ export class ChannelHistories {
       this.tables,
       this.recent,
       async (sql, parameters) => (await this.query<RecordColumns>(sql, parameters)).map(rowOf),
+      this.metrics,
     );
     for (const { holder, set } of holders) {
       const { type, blob } = holder.row;

@@ -45,7 +45,7 @@ export class CheckpointRepository {
     dataSource: DataSource,
     private readonly database: Database,
     settings: Settings,
-    metrics: Metrics,
+    private readonly metrics: Metrics,
   ) {
     this.order = new PutOrder(metrics);
     const tables = tablesOf(dataSource);
@@ -54,7 +54,12 @@ export class CheckpointRepository {
     const recent = (this.recent = new RecentValues(
       settings.blobStorage === 'delta' ? settings.deltaMemoryBytes : 0,
     ));
-    const values = new StoredValues(tables, recent, (...statement) => this.database.send(...statement));
+    const values = new StoredValues(
+      tables,
+      recent,
+      (...statement) => this.database.send(...statement),
+      metrics.deltas,
+    );
     this.reads = new ReadStatements(
       tables,
       limits,
@@ -66,7 +71,7 @@ export class CheckpointRepository {
         recent,
         values,
         (threadId, ns, id) => this.find(threadId, ns, id, ['blobs']),
-        metrics.blobsStored,
+        metrics.deltas,
       );
     }
     metrics.read.deltaMemoryBytes = () => recent.bytes;
@@ -177,7 +182,7 @@ export class CheckpointRepository {
   async findChannelHistories(of: HistoriesOf, limits: HistoryLimits): Promise<Map<string, ChannelHistory>> {
     try {
       return await this.database.snapshot(of.threadId, (query) =>
-        new ChannelHistories(query, this.tables, of, limits, this.recent).read(),
+        new ChannelHistories(query, this.tables, of, limits, this.recent, this.metrics.deltas).read(),
       );
     } catch (error) {
       // Postgres breaks Base64 into lines, and so one value is over the limit that the answer is not.

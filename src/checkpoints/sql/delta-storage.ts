@@ -1,5 +1,4 @@
-import type { Tally } from '../../observability/metrics/instruments.js';
-import type { StorageKind } from '../../observability/metrics/metrics.js';
+import type { DeltaMetrics, StorageKind } from '../../observability/metrics/metrics.js';
 import { MIN_BYTES, Planner } from '../blob-storage/planner.js';
 import type { RecentCheckpoint, RecentValue, RecentValues } from '../blob-storage/recent-values.js';
 import type { CheckpointKey, CheckpointTuple, NewCheckpoint, PendingWrite } from '../domain/checkpoint.js';
@@ -20,7 +19,7 @@ export class DeltaStorage {
     private readonly recent: RecentValues,
     private readonly values: StoredValues,
     private readonly find: Find,
-    private readonly kinds: Tally<StorageKind>,
+    private readonly metrics: DeltaMetrics,
   ) {}
 
   /** Sends the checkpoint with its blobs as they are to be stored; once more, whole, when the logs are not what they were believed to be. */
@@ -37,6 +36,7 @@ export class DeltaStorage {
     const planner = new Planner(own, this.candidates(key.threadId, own));
     const values = new Map(own);
     const kinds: StorageKind[] = [];
+    let saved = 0;
     const blobs = new Map<string, NewCheckpoint['blobs'][number]>();
     // Those with a value before come first: a Send contains what another channel gets in the same request.
     const ordered = checkpoint.blobs.toSorted(
@@ -49,6 +49,7 @@ export class DeltaStorage {
         continue;
       }
       kinds.push(stored.kind);
+      saved += (blob.blob?.length ?? 0) - stored.blob.length;
       values.set(blob.channel, stored.value);
       blobs.set(keyOf(blob), { ...blob, type: stored.type, blob: stored.blob });
     }
@@ -59,7 +60,7 @@ export class DeltaStorage {
       await send({ ...checkpoint, blobs: planned }, deltas);
     }
     if (deltas.isLost) return this.lost(key.threadId, () => send(checkpoint));
-    for (const kind of kinds) this.kinds.add(kind);
+    this.count(kinds, planner, saved);
     if (values.size > 0) {
       this.recent.set(key.threadId, key.checkpointNs, { checkpointId: key.checkpointId, values });
     }
@@ -77,11 +78,13 @@ export class DeltaStorage {
     const own = (await this.valuesOf(key, bytes >= MIN_LOOK_UP_BYTES))?.values ?? NONE;
     const planner = new Planner(own, this.candidates(key.threadId, own));
     const kinds: StorageKind[] = [];
+    let saved = 0;
     const written: RecentValue[] = [];
     const planned = writes.map((write) => {
       const stored = write.type === null ? null : planner.planWrite(write.channel, write.type, write.blob);
       if (stored === null) return write;
       kinds.push(stored.kind);
+      saved += write.blob.length - stored.blob.length;
       if (stored.kind === 'first') written.push(stored.value);
       return { ...write, type: stored.type, blob: stored.blob };
     });
@@ -89,7 +92,7 @@ export class DeltaStorage {
     if (deltas.bases.length + deltas.records.length === 0) await send(writes);
     else await send(planned, deltas);
     if (deltas.isLost) return this.lost(key.threadId, () => send(writes));
-    for (const kind of kinds) this.kinds.add(kind);
+    this.count(kinds, planner, saved);
     this.recent.add(key.threadId, key.checkpointNs, key.checkpointId, written);
   }
 
@@ -127,8 +130,14 @@ export class DeltaStorage {
     }
   }
 
+  private count(kinds: StorageKind[], { records }: Planner, saved: number): void {
+    for (const kind of kinds) this.metrics.stored.add(kind);
+    // The first record of a log is the value itself.
+    this.metrics.savedBytes += Math.max(0, saved - records.reduce((sum, { delta }) => sum + delta.length, 0));
+  }
+
   private async lost(threadId: StoredThreadId, send: () => Promise<void>): Promise<void> {
-    this.kinds.add('lost');
+    this.metrics.stored.add('lost');
     this.recent.forget(threadId);
     await send();
   }

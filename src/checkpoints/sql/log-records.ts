@@ -1,3 +1,4 @@
+import type { DeltaMetrics } from '../../observability/metrics/metrics.js';
 import { LARGE } from '../../database/binary-client.js';
 import { bigintArray, intArray, textArray } from './postgres-array.js';
 import type { Tables } from './tables.js';
@@ -83,6 +84,7 @@ export async function resolveHolders(
   tables: Tables,
   recent: RecentValues,
   fetch: FetchRecords,
+  metrics: DeltaMetrics,
 ): Promise<Map<Holder, RecentValue>> {
   const known = new Map<Holder, RecentValue>();
   const missing: { holder: Holder; place: Place; bytes: Buffer; log: Log }[] = [];
@@ -94,6 +96,7 @@ export async function resolveHolders(
       const value = place.isVersion ? base.bytes : named(holder, () => valueAt(bytes, base.bytes));
       put(holder, value);
       known.set(holder, place.isVersion ? base : { bytes: value, crc: place.crc, inLog: null });
+      metrics.memory.add('hit');
       continue;
     }
     const key = `${place.log} ${holder.threadId}`;
@@ -116,6 +119,8 @@ export async function resolveHolders(
       throw new LogGoneError(`${holder.name}: record ${place.at} of log ${place.log} is missing`);
     }
     const value = named(holder, () => valueAt(bytes, log.records));
+    metrics.memory.add('miss');
+    metrics.records.observe(place.at + 1);
     put(holder, value);
     known.set(holder, { bytes: value, crc: place.crc, inLog: place.isVersion ? inLogOf(log, place) : null });
   }
@@ -130,7 +135,8 @@ async function fetchLogs(logs: Log[], tables: Tables, fetch: FetchRecords): Prom
   ]);
   for (const [n, at, delta, isContinued] of rows) {
     const log = logs[n - 1] as Log;
-    log.records[at] = readRecord(bytesOf(delta));
+    const name = `record ${at} of log ${log.log} of thread ${log.threadId}`;
+    log.records[at] = named({ name }, () => readRecord(bytesOf(delta)));
     log.isContinued ||= isContinued === 1;
   }
 }
@@ -165,7 +171,7 @@ function bytesOf(bytes: StoredBytes): Buffer {
 }
 
 /** Says whose value it is that cannot be read. */
-function named<T>({ name }: Holder, work: () => T): T {
+function named<T>({ name }: { name: string }, work: () => T): T {
   try {
     return work();
   } catch (error) {

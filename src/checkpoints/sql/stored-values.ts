@@ -1,6 +1,7 @@
 import { crc32 } from 'node:zlib';
 import type { Parameter } from '../../database/binary-client.js';
 import { TooManyBytesError } from '../../database/binary-client.js';
+import type { DeltaMetrics } from '../../observability/metrics/metrics.js';
 import type { Mode } from '../../database/request-queue.js';
 import { MIN_BYTES } from '../blob-storage/planner.js';
 import type { RecentValue, RecentValues } from '../blob-storage/recent-values.js';
@@ -21,6 +22,7 @@ export class StoredValues {
     private readonly tables: Tables,
     private readonly recent: RecentValues,
     private readonly send: Send,
+    private readonly metrics: DeltaMetrics,
   ) {}
 
   /**
@@ -34,8 +36,12 @@ export class StoredValues {
     if (holders.length === 0) return 0;
     const bytes = bytesElsewhere(holders);
     if (bytes > maxBytes) throw new TooManyBytesError();
-    const known = await resolveHolders(holders, this.tables, this.recent, (sql, parameters) =>
-      this.send(sql, parameters, mode, 2 * maxBytes + SLACK_BYTES * holders.length),
+    const known = await resolveHolders(
+      holders,
+      this.tables,
+      this.recent,
+      (sql, parameters) => this.send(sql, parameters, mode, 2 * maxBytes + SLACK_BYTES * holders.length),
+      this.metrics,
     );
     for (const [{ row }, value] of known) this.known.set(row, value);
     return bytes;

@@ -15,6 +15,7 @@ const PREFIX = 'checkpoint_backend_';
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 const BYTES = [256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864];
+const RECORDS = [1, 4, 16, 64, 256, 1024, 4096];
 const REQUESTS = [1, 2, 4, 8, 16, 32, 64];
 
 /** A client that has gone before its answer; nginx's number. */
@@ -59,6 +60,17 @@ class OperationMetrics {
   }
 }
 
+/** What is counted about values that are stored as their difference to others. */
+export class DeltaMetrics {
+  readonly stored = new Tally<StorageKind>('kind', STORAGE_KINDS);
+  /** Bytes of the values, less what is stored in their place. */
+  savedBytes = 0;
+  /** Whether the version was in memory that a value is read by. */
+  readonly memory = new Tally<'hit' | 'miss'>('result', ['hit', 'miss']);
+  /** Of a value that is read from the database. */
+  readonly records = new Distribution(RECORDS);
+}
+
 /**
  * What the service counts about itself. In the way of a request there are plain numbers only, which take Prometheus's form
  * when they are asked for: prom-client's own histograms look their labels up at each value, a microsecond each.
@@ -82,7 +94,7 @@ export class Metrics {
   readonly queueRefused = new Tally<Refusal>('reason', REFUSALS);
   readonly statementRequests = new Distribution(REQUESTS);
   readonly statementSeconds = new Distribution(SECONDS);
-  readonly blobsStored = new Tally<StorageKind>('kind', STORAGE_KINDS);
+  readonly deltas = new DeltaMetrics();
   readonly databaseErrors = new Tally<string>('sqlstate_class', SQLSTATE_CLASSES);
   readonly databaseRetries = new Tally<string>('sqlstate_class', SQLSTATE_CLASSES);
 
@@ -182,13 +194,24 @@ export class Metrics {
       'Requests that got no connection: queue full, waited too long, no database',
       this.queueRefused,
     );
-    this.add(
+    this.tally(
       'blobs_stored_total',
-      'counter',
       'Values of 2 KB or more by what they were stored as, with BLOB_STORAGE=delta',
-      'sum',
-      () => this.blobsStored.samples(),
+      this.deltas.stored,
     );
+    this.add(
+      'delta_saved_bytes_total',
+      'counter',
+      'Bytes of values that were not stored again',
+      'sum',
+      () => [{ labels: {}, value: this.deltas.savedBytes }],
+    );
+    this.tally(
+      'delta_memory_reads_total',
+      'Values that were read by a version in memory, or had none there',
+      this.deltas.memory,
+    );
+    this.distribution('delta_records', 'Records of a log that a value was read from', this.deltas.records);
     this.gauge(
       'delta_memory_bytes',
       'Values that were stored last, kept to store the next by their difference',
