@@ -1,12 +1,15 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { type TestApp, startApp } from './support/app.js';
 import { aPut, aPutWrites, base64 } from './support/builders.js';
+import { createDatabase, knowsLocale } from './support/database.js';
 import { type PostAs, postingAs } from './support/keys.js';
 import { until } from './support/process.js';
+import { pythonSetup } from './support/python-saver.js';
 import { TABLES } from './support/schema.js';
 
 const MAIN = fileURLToPath(new URL('../dist/src/main.js', import.meta.url));
@@ -19,10 +22,10 @@ beforeEach(async () => {
 });
 afterEach(() => app.close());
 
-function begin(...args: string[]) {
+function begin(url: string, ...args: string[]) {
   const child = spawn(process.execPath, [MAIN, 'tenants', ...args], {
     cwd: tmpdir(), // where no .env is
-    env: { PATH: process.env.PATH, DATABASE_URL: app.database.url },
+    env: { PATH: process.env.PATH, DATABASE_URL: url },
   });
   let [output, errors] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
@@ -31,7 +34,7 @@ function begin(...args: string[]) {
   return { child, ended };
 }
 
-const tenants = (...args: string[]) => begin(...args).ended;
+const tenants = (...args: string[]) => begin(app.database.url, ...args).ended;
 
 /** Two checkpoints with a blob and a write each: six rows. */
 async function aThread(thread_id: string, tenant = ''): Promise<void> {
@@ -145,7 +148,7 @@ describe('checkpoint-backend tenants', () => {
       `insert into checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, blob, task_path)
        select thread_id, checkpoint_id, 'task', 0, 'c', '', '' from checkpoints`,
     );
-    const { child, ended } = begin('move', '--tenant', 'acme', '--all');
+    const { child, ended } = begin(app.database.url, 'move', '--tenant', 'acme', '--all');
     const moved = async () => [...(await rowsByThread()).keys()].filter((id) => id.startsWith('\u0001'));
     await until('a thread has moved', async () => (await moved()).length > 0);
     child.kill('SIGKILL');
@@ -156,6 +159,30 @@ describe('checkpoint-backend tenants', () => {
     const { output } = await tenants('move', '--tenant', 'acme', '--all');
     expect(output).toBe(`moved ${400 - before} threads of ${6 * (400 - before)} rows; 0 stay\n`);
     expect(await moved()).toHaveLength(400);
+  });
+
+  it('finds each thread of an adopted database, whose locale orders ids otherwise than the logs', async () => {
+    if (!(await knowsLocale('en-US'))) return;
+    const adopted = await createDatabase({ like: 'empty', locale: 'en-US' });
+    try {
+      await pythonSetup(adopted.sql);
+      await promisify(execFile)(process.execPath, [MAIN, 'migrate'], {
+        cwd: tmpdir(),
+        env: { PATH: process.env.PATH, DATABASE_URL: adopted.url },
+      });
+      await adopted.sql(
+        `insert into checkpoints (thread_id, checkpoint_id, checkpoint)
+         select id, '1', '{}' from (select 'B' || 1000 + n as id from generate_series(1, 501) as n union all values ('a')) as ids`,
+      );
+      await adopted.sql(
+        `insert into checkpoint_deltas (thread_id, log, at, delta)
+         select thread_id, 1, 0, '' from checkpoints where thread_id like 'B%'`,
+      );
+      const { output } = await begin(adopted.url, 'move', '--tenant', 'acme', '--all').ended;
+      expect(output).toBe('moved 502 threads of 1003 rows; 0 stay\n');
+    } finally {
+      await adopted.drop();
+    }
   });
 
   it('works while agents do, and finds what they left behind', async () => {

@@ -1,13 +1,12 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { sqlStateOf } from '../../database/faults.js';
 import { isOfTenant } from './tables.js';
 import { callersThreadId, rangeOf, storedThreadId, type StoredThreadId } from '../domain/tenant.js';
-import { LOCK_THREADS } from './thread-lock.js';
+import { threadsWith } from './thread-ids.js';
+import { withThreads } from './thread-turn.js';
 
 /** Logs first: a place is stored only where its record is. */
 const TABLES = ['checkpoint_deltas', 'checkpoints', 'checkpoint_blobs', 'checkpoint_writes'] as const;
-const BATCH = 500;
 const TAKEN = 'the tenant has a thread of that id';
 /** By the code of Postgres. */
 const REFUSALS = new Map([
@@ -15,10 +14,6 @@ const REFUSALS = new Map([
   ['54000', 'its keys would be too long'],
   ['55P03', 'others use it all the time'],
 ]);
-/** Lock timeout, deadlock: with others, so that another attempt may succeed. */
-const PASSING = new Set(['55P03', '40P01']);
-/** Each waits for a second at most. */
-const MAX_ATTEMPTS = 60;
 
 /** Which of a tenant's threads: those with these ids, those like an SQL pattern, or all. */
 export type Selection = { ids: string[] } | { like: string };
@@ -64,73 +59,51 @@ export async function* moveThreads(client: Client, schema: string, move: Move): 
   }
 }
 
-/** Those that there are, in the order of an index. */
-async function* threadsOf(
-  client: Client,
-  schema: string,
-  { from, threads }: Move,
-): AsyncGenerator<StoredThreadId> {
-  const values: unknown[] = [''];
-  const bind = (value: unknown) => `$${values.push(value)}`;
+/** Those that there are. */
+function threadsOf(client: Client, schema: string, { from, threads }: Move): AsyncGenerator<StoredThreadId> {
+  const values: unknown[] = [];
+  const bind = (value: unknown) => `$${values.push(value) + 1}`;
   const isSelected =
     'ids' in threads
       ? `thread_id = any(${bind(threads.ids.map((id) => storedThreadId(from, id)))})`
       : `pg_catalog.substr(thread_id, ${(storedThreadId(from, '') ?? '').length + 1}) like ${bind(threads.like)}`;
-  const sql = idsIn(
-    schema,
-    `thread_id > $1 and ${isOfTenant({ tenant: from }, bind)} and ${isSelected}`,
-    `${BATCH}`,
+  const condition = `${isOfTenant({ tenant: from }, bind)} and ${isSelected}`;
+  return threadsWith(
+    client,
+    TABLES.map((table) => ({ table: `"${schema}".${table}`, condition })),
+    values,
   );
-  for (;;) {
-    const { rows } = await client.query<{ thread_id: StoredThreadId }>(sql, values);
-    for (const row of rows) yield row.thread_id;
-    if (rows.length < BATCH) return;
-    values[0] = rows.at(-1)?.thread_id;
-  }
 }
 
-/** Waits for whoever uses the thread, with short pauses in which others have it. */
 async function moveThread(
   client: Client,
   schema: string,
   source: StoredThreadId,
   target: StoredThreadId,
 ): Promise<{ rows: number; refused: string | null }> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return { rows: await tryToMove(client, schema, source, target), refused: null };
-    } catch (error) {
-      await client.query('rollback');
-      const code = sqlStateOf(error) ?? '';
-      if (PASSING.has(code) && attempt < MAX_ATTEMPTS) {
-        await delay(Math.random() * 100 * Math.min(attempt, 10));
-        continue;
-      }
-      const refused = error instanceof RefusedError ? error.message : REFUSALS.get(code);
-      if (refused === undefined) throw error;
-      return { rows: 0, refused };
-    }
+  try {
+    const rows = await withThreads(client, [source, target], () => moveRows(client, schema, source, target));
+    return { rows, refused: null };
+  } catch (error) {
+    const refused = error instanceof RefusedError ? error.message : REFUSALS.get(sqlStateOf(error) ?? '');
+    if (refused === undefined) throw error;
+    return { rows: 0, refused };
   }
 }
 
 /** One table after the other, in the order in which a put locks the rows of a thread. */
-async function tryToMove(
+async function moveRows(
   client: Client,
   schema: string,
   source: StoredThreadId,
   target: StoredThreadId,
 ): Promise<number> {
-  await client.query('begin isolation level read committed');
-  await client.query(LOCK_THREADS, [[source, target]]);
   const there = await client.query<{ thread_id: string }>(idsIn(schema, 'thread_id = any($1)'), [
     [source, target],
   ]);
   const ids = there.rows.map((row) => row.thread_id);
   // It may have gone meanwhile, also by another command like this.
-  if (!ids.includes(source)) {
-    await client.query('rollback');
-    return 0;
-  }
+  if (!ids.includes(source)) return 0;
   if (ids.includes(target)) throw new RefusedError(TAKEN);
   let moved = 0;
   let found = 0;
@@ -150,17 +123,14 @@ async function tryToMove(
     found += Number(rows[0]?.n);
   }
   if (found !== moved) throw new RefusedError(TAKEN);
-  await client.query('commit');
   return moved;
 }
 
 class RefusedError extends Error {}
 
-/** SQL: the ids of threads that have rows in any table, as the columns' collation orders them. */
-function idsIn(schema: string, condition: string, limit = 'all'): string {
-  const ordered = `order by thread_id limit ${limit}`;
-  const each = TABLES.map(
-    (table) => `(select distinct thread_id from "${schema}".${table} where ${condition} ${ordered})`,
+/** SQL: the ids of threads that have rows in any table. */
+function idsIn(schema: string, condition: string): string {
+  return TABLES.map((table) => `select thread_id from "${schema}".${table} where ${condition}`).join(
+    ' union ',
   );
-  return `${each.join(' union ')} ${ordered}`;
 }
