@@ -2,11 +2,9 @@ import { userInfo } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { settingsFromEnvironment } from '../config/env.js';
 import { type Scope, SCOPES } from '../request/principal.js';
-import { tenantName } from './arguments.js';
+import { seconds, tenantName } from './arguments.js';
 import { withDatabase } from './database.js';
 import { FailureError, printJson, printTable } from './outcome.js';
-
-const SECONDS: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };
 
 interface NewKeyOptions {
   name: string;
@@ -81,14 +79,6 @@ const scopes = () =>
 const tenant = () => new Option('--tenant <tenant>', 'whose threads it sees').argParser(tenantName);
 
 const expires = () => new Option('--expires <time>', 'when it ends, from now').argParser(seconds);
-
-function seconds(text: string): number {
-  const [, count, unit = ''] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
-  const length = SECONDS[unit];
-  if (length === undefined)
-    throw new InvalidArgumentError('A time is a number and s, m, h or d, such as 90d.');
-  return Number(count) * length;
-}
 
 async function create({ expires: inSeconds, ...identity }: NewKeyOptions): Promise<void> {
   const { CreateKeyUseCase } = await import('../auth/use-cases/create-key.use-case.js');
