@@ -51,6 +51,7 @@ it.each([
   { args: ['migrate', 'status'] },
   { args: ['keys', 'list'] },
   { args: ['tenants', 'list'] },
+  { args: ['blobs', 'status'] },
   { args: ['healthcheck'], environment: { PORT: '1', AUTH_MODE: 'none' } },
 ])('$args fails where nobody listens, and says so', async ({ args, environment }) => {
   const { code, out, err } = await run(args, environment);

@@ -305,7 +305,7 @@ function commandsIn(code: string): string[][] {
 }
 
 /** Scripts of npm with the name of a command. */
-const COMMANDS = new Set(['migrate', 'keys', 'tenants', 'openapi']);
+const COMMANDS = new Set(['migrate', 'keys', 'tenants', 'blobs', 'openapi']);
 
 function faultOfCommand(program: Command, words: string[]): string | null {
   let command = program;

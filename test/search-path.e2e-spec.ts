@@ -89,6 +89,34 @@ it.each(['true', 'false'])(
     await app.post('put', aPut({ thread_id: 'moved' }), headers);
     await run('tenants', 'move', '--tenant', 'team', '--thread', 'moved');
     await run('tenants', 'list');
+    const values = ['a', 'b', 'c'].map((text) => text.repeat(3000));
+    for (const at of values.keys()) {
+      const id = String(at + 1);
+      await app.post(
+        'put',
+        aPut({
+          ...{
+            thread_id: 'compacted',
+            checkpoint_id: id,
+            parent_checkpoint_id: at === 0 ? null : String(at),
+          },
+          checkpoint: { v: 4, channel_versions: { a: id } },
+          blobs: [{ channel: 'a', version: id, type: 't', blob: base64(values.slice(0, at + 1).join('')) }],
+        }),
+        headers,
+      );
+    }
+    const writes = [aWrite({ blob: base64(`Send ${values.join('')}`) })];
+    await app.post('put-writes', aPutWrites({ thread_id: 'compacted', checkpoint_id: '3', writes }), headers);
+    await run('blobs', 'compact', '--older-than', '1h');
+    expect((await run('blobs', 'compact')).stdout).toMatch(/^stored 3 values /);
+    await run('blobs', 'status', '--tenant', 'team');
+    await run('blobs', 'verify', '--sweep');
+    await database.sql(
+      `insert into checkpoint_deltas (thread_id, log, at, delta) values ('unused', 1, 0, '')`,
+    );
+    await run('blobs', 'verify', '--sweep').catch(() => undefined);
+    await run('blobs', 'expand', '--all', '--yes');
     await app.close();
 
     const rows = await database.sql<{ name: string }>(

@@ -18,10 +18,13 @@ async function outcomeOf(args: string[]): Promise<{ code: number; out: string; e
 
 const COMMANDS = [
   [],
-  ...['serve', 'migrate', 'keys', 'tenants', 'settings', 'openapi', 'healthcheck'].map((name) => [name]),
+  ...['serve', 'migrate', 'keys', 'tenants', 'blobs', 'settings', 'openapi', 'healthcheck'].map((name) => [
+    name,
+  ]),
   ...['run', 'revert', 'status', 'grants'].map((name) => ['migrate', name]),
   ...['create', 'list', 'rotate', 'revoke', 'hash'].map((name) => ['keys', name]),
   ...['list', 'move'].map((name) => ['tenants', name]),
+  ...['status', 'compact', 'expand', 'verify'].map((name) => ['blobs', name]),
 ];
 
 it.each(COMMANDS.map((command) => ({ command })))('$command has --help', async ({ command }) => {

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../config/version.js';
+import { blobsCommand } from './blobs.js';
 import { healthcheckCommand } from './healthcheck.js';
 import { keysCommand } from './keys.js';
 import { migrateCommand } from './migrate.js';
@@ -28,6 +29,7 @@ export function programOf(): Command {
     migrateCommand(),
     keysCommand(),
     tenantsCommand(),
+    blobsCommand(),
     settingsCommand(),
     openapiCommand(),
     healthcheckCommand(),

@@ -22,6 +22,8 @@ import {
 const FORMAT = 1;
 export const RECORD_HEAD = 5;
 export const PLACE_BYTES = 21;
+/** Postgres has no longer ones. */
+const MAX_VALUE_BYTES = 2 ** 30;
 
 /** A version in a log. */
 export interface LogVersion {
@@ -76,6 +78,11 @@ export function readPlace(bytes: Buffer): Place {
   };
 }
 
+/** The CRC-32 of the version that a record makes. */
+export function crcOfRecord({ bytes }: Level): number {
+  return bytes.readUInt32BE(1);
+}
+
 /** @throws CorruptDeltaError */
 export function readRecord(bytes: Buffer): Level {
   if (bytes.length < RECORD_HEAD || bytes[0] !== FORMAT)
@@ -99,6 +106,19 @@ export function valueAt(place: Buffer, base: Buffer | Level[]): Buffer {
   const value = resolve(levels);
   if (crc32(value) !== crc) throw new CorruptDeltaError('its CRC-32 is another one');
   return value;
+}
+
+/**
+ * The version that these records of a log come to, which follow on `base`, or begin the log when that is null.
+ *
+ * @throws CorruptDeltaError
+ */
+export function versionAfter(base: Buffer | null, records: Level[]): Buffer {
+  const levels = base === null ? records : [wholeLevel(base), ...records];
+  // Before anything is allocated.
+  if ((levels.at(-1)?.length ?? 0) > MAX_VALUE_BYTES)
+    throw new CorruptDeltaError('a record makes too many bytes');
+  return resolve(levels);
 }
 
 function wholeLevel(bytes: Buffer): Level {

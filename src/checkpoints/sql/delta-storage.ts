@@ -1,13 +1,15 @@
 import type { DeltaMetrics, StorageKind } from '../../observability/metrics/metrics.js';
 import { MIN_BYTES, Planner } from '../blob-storage/planner.js';
 import type { RecentCheckpoint, RecentValue, RecentValues } from '../blob-storage/recent-values.js';
-import type { CheckpointKey, CheckpointTuple, NewCheckpoint, PendingWrite } from '../domain/checkpoint.js';
+import type { CheckpointKey, NewCheckpoint, PendingWrite } from '../domain/checkpoint.js';
 import type { StoredThreadId } from '../domain/tenant.js';
 import type { Deltas } from './store.statement.js';
-import type { StoredValues } from './stored-values.js';
+import type { StoredParts, StoredValues } from './stored-values.js';
 
 /** Reads a checkpoint with its blobs. */
-type Find = (threadId: StoredThreadId, ns: string, id: string) => Promise<CheckpointTuple | null>;
+type Find = (threadId: StoredThreadId, ns: string, id: string) => Promise<StoredParts | null>;
+/** What is looked at of a checkpoint. */
+type Planned = Pick<NewCheckpoint, 'key' | 'parentCheckpointId' | 'blobs'>;
 
 /** Of writes that are smaller together nothing is read to find what they have in common with. */
 const MIN_LOOK_UP_BYTES = 16 * 1024;
@@ -23,9 +25,9 @@ export class DeltaStorage {
   ) {}
 
   /** Sends the checkpoint with its blobs as they are to be stored; once more, whole, when the logs are not what they were believed to be. */
-  async checkpoint(
-    checkpoint: NewCheckpoint,
-    send: (checkpoint: NewCheckpoint, deltas?: Deltas) => Promise<void>,
+  async checkpoint<New extends Planned>(
+    checkpoint: New,
+    send: (checkpoint: New, deltas?: Deltas) => Promise<void>,
   ): Promise<void> {
     const { key, parentCheckpointId: parent } = checkpoint;
     const isLarge = checkpoint.blobs.some(({ blob }) => blob !== null && blob.length >= MIN_BYTES);
@@ -67,10 +69,10 @@ export class DeltaStorage {
   }
 
   /** The same for writes. */
-  async writes(
+  async writes<New extends Pick<PendingWrite, 'channel' | 'type' | 'blob'>>(
     key: CheckpointKey,
-    writes: PendingWrite[],
-    send: (writes: PendingWrite[], deltas?: Deltas) => Promise<void>,
+    writes: New[],
+    send: (writes: New[], deltas?: Deltas) => Promise<void>,
   ): Promise<void> {
     const large = writes.filter(({ blob }) => blob.length >= MIN_BYTES);
     if (large.length === 0) return send(writes);
@@ -97,7 +99,7 @@ export class DeltaStorage {
   }
 
   /** What is read is likely to be gone on from. */
-  read({ key, blobs }: CheckpointTuple): RecentCheckpoint | null {
+  read({ key, blobs }: StoredParts): RecentCheckpoint | null {
     if (blobs === undefined) return null;
     const values = new Map<string, RecentValue>();
     for (const blob of blobs) {

@@ -51,6 +51,11 @@ export function logOfPlace(blob: string): string {
   return `('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 2, 8), 'hex'))::pg_catalog.bit(64)::bigint`;
 }
 
+/** SQL: the number of the record in that log. */
+export function recordOfPlace(blob: string): string {
+  return `('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 10, 4), 'hex'))::pg_catalog.bit(32)::int`;
+}
+
 /** Each log once, up to the last record that is asked for; the order of records is made here, not by Postgres. */
 function recordsSql({ deltas }: Tables): string {
   return `

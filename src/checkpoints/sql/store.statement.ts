@@ -155,7 +155,7 @@ export class StoreStatement {
                                  for key share) as first
           cross join lateral (select from ${deltas} d
                                where d.thread_id = b.thread_id and d.log = b.log and d.at = b.at
-                                 and ${crcOfRecord('d.delta')} = b.crc
+                                 and ${crcOfRecordSql('d.delta')} = b.crc
                                limit 1) as version)`,
       `unkept as materialized (
          select b.request
@@ -278,7 +278,7 @@ interface Part {
 }
 
 /** SQL: the CRC-32 that a record has in its head. */
-function crcOfRecord(delta: string): string {
+export function crcOfRecordSql(delta: string): string {
   return `('x' || pg_catalog.encode(pg_catalog.substr(${delta}, 2, 4), 'hex'))::pg_catalog.bit(32)::bigint`;
 }
 

@@ -11,6 +11,9 @@ import type { Tables } from './tables.js';
 
 type Send = (sql: string, parameters: Parameter[], mode: Mode, maxBytes: number) => Promise<RecordRow[]>;
 
+/** What has values of a checkpoint that is read. */
+export type StoredParts = Pick<CheckpointTuple, 'key' | 'blobs' | 'pendingWrites' | 'pendingSends'>;
+
 /** What the records of a value may have beside twice its bytes. */
 const SLACK_BYTES = 64 * 1024;
 
@@ -31,7 +34,7 @@ export class StoredValues {
    *
    * @throws TooManyBytesError when they are more than that; LogGoneError, CorruptDeltaError
    */
-  async resolve(tuples: CheckpointTuple[], mode: Mode, maxBytes: number): Promise<number> {
+  async resolve(tuples: StoredParts[], mode: Mode, maxBytes: number): Promise<number> {
     const holders = tuples.flatMap(holdersOf);
     if (holders.length === 0) return 0;
     const bytes = bytesElsewhere(holders);
@@ -58,7 +61,7 @@ export class StoredValues {
 }
 
 /** Those rows of a checkpoint whose values are elsewhere. */
-function holdersOf({ key, blobs = [], pendingWrites = [], pendingSends = [] }: CheckpointTuple): Holder[] {
+function holdersOf({ key, blobs = [], pendingWrites = [], pendingSends = [] }: StoredParts): Holder[] {
   const { threadId, checkpointNs, checkpointId } = key;
   const of = `of checkpoint ${checkpointId} in namespace "${checkpointNs}" of thread ${threadId}`;
   return [

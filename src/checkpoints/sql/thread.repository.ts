@@ -5,7 +5,8 @@ import { faultOf, isLockTimeout, sqlStateOf } from '../../database/faults.js';
 import { KeyTooLongError } from '../../errors/errors.js';
 import { deltaChains } from './delta-chain.js';
 import { isPlace, logOfPlace } from './log-records.js';
-import { type Tables, isOfTenant, tablesOf } from './tables.js';
+import { deleteUnusedLogs } from './place-rows.js';
+import { anyOf, type Tables, isOfTenant, tablesOf } from './tables.js';
 import { callersThreadId, type StoredThreadId, type TenantThreads } from '../domain/tenant.js';
 import { LOCK_SOURCE_AND_TARGET, LOCK_THREADS, MAX_LOCKED_THREADS, TRY_LOCK_THREADS } from './thread-lock.js';
 
@@ -293,27 +294,8 @@ export class ThreadRepository {
 
   /** In threads that are locked: the blobs that no checkpoint names any more, and then the logs that no row does. */
   private async deleteOrphans(query: Query, threadIds: StoredThreadId[]): Promise<void> {
-    const { blobs, writes, deltas } = this.tables;
     await this.deleteOrphanedBlobs(query, threadIds);
-    await query(
-      `delete from ${deltas} d
-        using (select thread_id, log
-                 from (select thread_id, log, false as is_named
-                         from ${deltas}
-                        where thread_id = ${anyOf('$1')} and at = 0
-                        union all
-                       select thread_id, ${logOfPlace('blob')}, true
-                         from ${blobs}
-                        where thread_id = ${anyOf('$1')} and ${isPlace('type')}
-                        union all
-                       select thread_id, ${logOfPlace('blob')}, true
-                         from ${writes}
-                        where thread_id = ${anyOf('$1')} and ${isPlace('type')}) as logs
-                group by thread_id, log
-               having not pg_catalog.bool_or(is_named)) as o
-        where d.thread_id = o.thread_id and d.log = o.log`,
-      [threadIds],
-    );
+    await query(deleteUnusedLogs(this.tables), [threadIds]);
   }
 
   /**
@@ -394,14 +376,6 @@ async function inBatches(
     });
     isDone([id]);
   }
-}
-
-/**
- * SQL: any of the threads. A subquery, since without statistics, in tables that were just filled, the planner takes 64 ids that
- * it sees for a third of the table, and reads all of it.
- */
-function anyOf(threadIds: string): string {
-  return `any(array(select pg_catalog.unnest(${threadIds}::text[])))`;
 }
 
 function inUse(error: unknown): never {
