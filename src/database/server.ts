@@ -95,6 +95,20 @@ export async function inspectServer(settings: Settings, databaseUrl: string): Pr
   }
 }
 
+/** Asks the server about its connections alone. */
+export async function connectionsOf(client: Client): Promise<Connections> {
+  const { rows } = await client.query<Connections>(`select ${CONNECTIONS}`);
+  return rows[0] as Connections;
+}
+
+/** An older release would answer deltas as if they were values. `what` is what stores them. @throws Error */
+export function refuseOlder(what: string, { older }: Connections): void {
+  if (older === 0) return;
+  throw new Error(
+    `${what}: ${older} connections of instances of an older release are open, which cannot read deltas; stop these instances first`,
+  );
+}
+
 /** Where Postgres cannot, on some systems, it refuses the setting. */
 async function canNoticeLoss(client: Client): Promise<boolean> {
   try {

@@ -4,7 +4,7 @@ import { STOP_SIGNALS, Workers } from './workers.js';
 import { misspeltInEnvironment, type Settings, settingsFromEnvironment } from '../config/env.js';
 import { leaseDatabase } from '../database/database-lease.js';
 import { inspectRights, migrate } from '../database/migrate.js';
-import { budgetOf, inspectServer, type Server } from '../database/server.js';
+import { budgetOf, inspectServer, refuseOlder, type Server } from '../database/server.js';
 import { createLogger, logWarnings } from '../observability/logging.js';
 import { MetricsServer } from '../observability/metrics/metrics-server.js';
 import { Metrics } from '../observability/metrics/metrics.js';
@@ -51,7 +51,7 @@ async function serveUntilStopped(settings: Settings, logger: Logger): Promise<vo
     // One that is out of reach is reported by those who serve.
     const server = await inspectServer(settings, database.url).catch(() => null);
     if (server !== null) {
-      refuseOlder(settings, server);
+      if (settings.blobStorage === 'delta') refuseOlder('BLOB_STORAGE=delta', server.connections);
       logServer(settings, server, logger);
     }
     // Readiness says the same for as long as it lasts.
@@ -89,14 +89,6 @@ async function serveUntilStopped(settings: Settings, logger: Logger): Promise<vo
     await database.release();
   }
   logger.info('stopped');
-}
-
-/** An older release would answer what this one stores as if it were a value. @throws Error */
-function refuseOlder({ blobStorage }: Settings, { connections: { older } }: Server): void {
-  if (blobStorage !== 'delta' || older === 0) return;
-  throw new Error(
-    `BLOB_STORAGE=delta: ${older} connections of instances of an older release are open, which cannot read deltas; stop these instances first`,
-  );
 }
 
 function logServer(settings: Settings, server: Server, logger: Logger): void {
