@@ -291,6 +291,28 @@ describe('compact', () => {
     expect(await asJson('compact', '--dry-run')).toMatchObject({ threads: 1 });
   });
 
+  it('leaves values alone that have nothing in common, however large', async () => {
+    app = await startApp();
+    const thread_id = aThread();
+    for (let n = 1; n <= 4; n += 1) {
+      await step({ thread_id, n, value: randomBytes(40_000), writes: [randomBytes(20_000)] });
+    }
+    const grown = Buffer.concat([randomBytes(40_000), Buffer.from('the end')]);
+    await step({ thread_id, n: 5, value: grown.subarray(0, -7) });
+    await step({ thread_id, n: 6, value: grown });
+    for (const dryRun of [['--dry-run'], []]) {
+      const { values, bytes_before, bytes_after } = await asJson('compact', ...dryRun);
+      expect([values, bytes_before]).toEqual([2, 80_007]);
+      expect(bytes_after).toBeLessThan(40_200);
+    }
+    expect(await types('writes', thread_id)).toEqual(Array(4).fill('msgpack'));
+    expect(await types('blobs', thread_id)).toEqual([
+      ...Array<string>(4).fill('msgpack'),
+      ...Array<string>(2).fill('delta+msgpack'),
+    ]);
+    expect(await asJson('verify')).toMatchObject({ values: 2, broken: [], unused_logs: 0 });
+  });
+
   it('takes the threads that are named: by tenant, by id, by age', async () => {
     app = await startApp();
     const ids = ['a', 'b', '\u0001acme\u0001a'];

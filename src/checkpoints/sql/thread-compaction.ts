@@ -1,4 +1,6 @@
 import type { Client } from 'pg';
+import { readPlace } from '../blob-storage/place.js';
+import type { Base, NewRecord } from '../blob-storage/planner.js';
 import { RecentValues } from '../blob-storage/recent-values.js';
 import { type CheckpointKey, DELTA_TYPE } from '../domain/checkpoint.js';
 import type { StoredThreadId } from '../domain/tenant.js';
@@ -31,6 +33,8 @@ export interface Compacted {
 export class ThreadCompaction {
   private readonly recent = new RecentValues(MEMORY_BYTES);
   private readonly whole: WholeValues;
+  /** Values that begin a log in which no other one is yet, by the log. */
+  private readonly waiting = new Map<bigint, { row: Change; record: NewRecord }>();
   private readonly storage: DeltaStorage;
 
   constructor(
@@ -67,6 +71,7 @@ export class ThreadCompaction {
       }
     } while (page.length === PAGE);
     this.recent.forget(threadId);
+    this.waiting.clear();
   }
 
   private async compactBlobs(threadId: StoredThreadId, found: Found): Promise<Compacted> {
@@ -101,37 +106,69 @@ export class ThreadCompaction {
     return done;
   }
 
-  /** Stores the places with their records; nothing of it, when a row or a log is not as it was read. */
+  /**
+   * Stores the places with their records; nothing of it, when a row or a log is not as it was read. A value that only begins a log waits
+   * until another one goes on from it: by itself it would be written anew for nothing, as those are that agents encrypt.
+   */
   private async replace(
     threadId: StoredThreadId,
-    rows: (PlaceRow & Stored & { was: Buffer })[],
+    rows: Change[],
     deltas: Deltas | undefined,
     done: Compacted,
   ): Promise<void> {
     if (deltas === undefined) return;
     const changed = rows.filter(({ type }) => type.startsWith(DELTA_TYPE));
-    if (!this.isDryRun) {
-      deltas.isLost = !(await withThreads(this.client, [threadId], async () => {
-        await this.storeRecords(threadId, deltas);
-        if ((await restore(this.client, this.tables, threadId, changed)) < changed.length)
-          throw new LostError();
-        return true;
-      }).catch((error: unknown) => {
-        if (error instanceof LostError) return false;
-        throw error;
+    const beginning = onlyBeginning(changed, deltas.records);
+    const begun = deltas.bases.flatMap(({ log }) => this.waiting.get(log) ?? []);
+    const stored = [...begun.map(({ row }) => row), ...changed.filter((row) => !beginning.has(row))];
+    const firsts = begun.map(({ record }) => record);
+    const waiting = [...beginning.values()];
+    const records = deltas.records.filter((record) => !waiting.includes(record));
+    if (stored.length > 0 && !this.isDryRun) {
+      deltas.isLost = !(await this.turn(threadId, async () => {
+        await this.storeRecords(threadId, firsts);
+        await this.checkBases(threadId, deltas.bases);
+        await this.storeRecords(threadId, records);
+        const count = await restore(this.client, this.tables, threadId, stored);
+        if (count < stored.length) throw new LostError();
       }));
       if (deltas.isLost) return;
     }
-    done.values += changed.length;
-    for (const { was, blob } of changed) {
+    for (const { record } of begun) this.waiting.delete(record.log);
+    for (const [row, record] of beginning) this.wait(row, record);
+    done.values += stored.length;
+    for (const { was, blob } of stored) {
       done.bytesBefore += was.length;
       done.bytesAfter += blob.length;
     }
-    for (const { delta } of deltas.records) done.bytesAfter += delta.length;
+    for (const { delta } of [...firsts, ...records]) done.bytesAfter += delta.length;
   }
 
-  /** In the thread, which is locked. @throws LostError when the logs are not what they were believed to be */
-  private async storeRecords(threadId: StoredThreadId, { bases, records }: Deltas): Promise<void> {
+  private wait(row: Change, record: NewRecord): void {
+    this.waiting.set(record.log, { row, record });
+    let bytes = 0;
+    for (const { record: own } of this.waiting.values()) bytes += own.delta.length;
+    for (const [log, { record: own }] of this.waiting) {
+      if (bytes <= MEMORY_BYTES) return;
+      this.waiting.delete(log);
+      bytes -= own.delta.length;
+    }
+  }
+
+  /** Whether it was done, in a transaction that holds the thread's lock. */
+  private async turn(threadId: StoredThreadId, work: () => Promise<void>): Promise<boolean> {
+    try {
+      await withThreads(this.client, [threadId], work);
+      return true;
+    } catch (error) {
+      if (error instanceof LostError) return false;
+      throw error;
+    }
+  }
+
+  /** @throws LostError when a version is not there, or another one */
+  private async checkBases(threadId: StoredThreadId, bases: Base[]): Promise<void> {
+    if (bases.length === 0) return;
     const kept = await this.client.query(
       `select
          from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::int[]), pg_catalog.unnest($4::bigint[])) as v (log, at, crc)
@@ -144,6 +181,11 @@ export class ThreadCompaction {
       ],
     );
     if (kept.rowCount !== bases.length) throw new LostError();
+  }
+
+  /** @throws LostError when a log has gone on meanwhile */
+  private async storeRecords(threadId: StoredThreadId, records: NewRecord[]): Promise<void> {
+    if (records.length === 0) return;
     const added = await this.client.query(
       `insert into ${this.tables.deltas} (thread_id, log, at, delta)
        select $1, v.log, v.at, v.delta
@@ -158,6 +200,19 @@ export class ThreadCompaction {
     );
     if (added.rowCount !== records.length) throw new LostError();
   }
+}
+
+/** A row as it is to be, with the value that it has. */
+type Change = PlaceRow & Stored & { was: Buffer };
+
+/** Of rows that are the only one in a log of one record: that record. */
+function onlyBeginning(rows: Change[], records: NewRecord[]): Map<Change, NewRecord> {
+  const alone = new Map<Change, NewRecord>();
+  for (const record of records) {
+    const own = rows.filter(({ blob }) => readPlace(blob).log === record.log);
+    if (record.at === 0 && own.length === 1) alone.set(own[0] as Change, record);
+  }
+  return alone;
 }
 
 /** A row or a log is not as it was read: the values stay as they are until the next time. */
