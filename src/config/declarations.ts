@@ -343,7 +343,7 @@ export const ENVIRONMENT = z.object({
     }),
     DELTA_MEMORY_BYTES: setting(bytes(0, 1024 * 1024 * MIB), {
       default: 64 * MIB,
-      meaning: 'Memory of each worker for the values that were stored last, with `BLOB_STORAGE=delta`.',
+      meaning: 'Memory of a worker for values stored last, with `BLOB_STORAGE=delta`.',
       details: 'A value that is not there any more is read before the next version is stored.',
     }),
     FAST_PATH: setting(boolean(), {

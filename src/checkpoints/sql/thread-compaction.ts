@@ -1,4 +1,5 @@
 import type { Client } from 'pg';
+import { DeltaMetrics } from '../../observability/metrics/metrics.js';
 import { readPlace } from '../blob-storage/place.js';
 import type { Base, NewRecord } from '../blob-storage/planner.js';
 import { RecentValues } from '../blob-storage/recent-values.js';
@@ -43,10 +44,16 @@ export class ThreadCompaction {
     private readonly isDryRun: boolean,
   ) {
     const whole = (this.whole = new WholeValues(client, tables));
-    const values = new StoredValues(tables, this.recent, async (text, parameters) => {
-      const { rows } = await client.query<RecordRow>({ text, values: parameters, rowMode: 'array' });
-      return rows;
-    });
+    const metrics = new DeltaMetrics(); // which nobody asks for
+    const values = new StoredValues(
+      tables,
+      this.recent,
+      async (text, parameters) => {
+        const { rows } = await client.query<RecordRow>({ text, values: parameters, rowMode: 'array' });
+        return rows;
+      },
+      metrics,
+    );
     this.storage = new DeltaStorage(
       this.recent,
       values,
@@ -56,7 +63,7 @@ export class ThreadCompaction {
         await values.resolve([parts], MODE, Infinity);
         return parts;
       },
-      { add: () => undefined },
+      metrics,
     );
   }
 
