@@ -60,27 +60,28 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used(
     assert repetitions(caplog) == []
 
 
-def test_connections_of_a_burst_are_closed_later(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langgraph_checkpoint_http._clients.sockets.KEPT_SECONDS", 0.5)
-    with HttpCheckpointSaver(service.url, api_key=service.key) as saver:
-        together = threading.Barrier(10)
+@BOTH
+async def test_connections_of_a_burst_are_closed_later(synchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langgraph_checkpoint_http._clients.kept.KEPT_SECONDS", 0.5)
+    together = threading.Barrier(5)
+    ended: list[int] = []
 
-        def get_together() -> None:
-            together.wait()
-            saver.get_tuple(CONFIG)
+    def serve(server: Peer, connection: socket.socket) -> None:
+        server.request(connection)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(5)
+        connection.sendall(NOTHING)
+        answer_all(server, connection)
+        ended.append(1)
 
-        threads = [threading.Thread(target=get_together) for _ in range(10)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        own: Any = saver._http._own
-        assert len(own._idle) > 1
-        ends = time.monotonic() + 0.7
-        while time.monotonic() < ends:  # One is enough for these.
-            saver.get_tuple(CONFIG)
-            time.sleep(0.02)
-        assert len(own._idle) == 1
+    with peer(serve) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
+            await asyncio.gather(*(get(saver, synchronous) for _ in range(5)))
+            ends = time.monotonic() + 5
+            while len(ended) < 4 and time.monotonic() < ends:  # One is enough for these.
+                await get(saver, synchronous)
+                await asyncio.sleep(0.02)
+            assert (len(ended), server.connections) == (4, 5)
 
 
 @BOTH
@@ -127,8 +128,7 @@ async def test_connections_expire(synchronous: bool, monkeypatch: pytest.MonkeyP
             for _ in range(3):
                 await get(saver, synchronous)
             assert server.connections == 1
-            for module in ("sockets", "event_loop"):
-                monkeypatch.setattr(f"langgraph_checkpoint_http._clients.{module}.KEPT_SECONDS", 0.05)
+            monkeypatch.setattr("langgraph_checkpoint_http._clients.kept.KEPT_SECONDS", 0.05)
             await asyncio.sleep(0.1)
             await get(saver, synchronous)
             assert server.connections == 2

@@ -39,8 +39,6 @@ DEFAULT_TIMEOUTS = Timeouts(connect=5, read=60, write=60, pool=60)
 CONCURRENCY = 64
 # A body up to this size is sent in one piece with its head: copying it costs less than another packet.
 JOINED_BYTES = 64 * 1024
-# Between two steps of an agent a model thinks; connections wait for it this long.
-KEPT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -107,9 +105,6 @@ class SyncClient(Protocol):
     # Where it sends to, for people.
     where: str
 
-    @property
-    def is_closed(self) -> bool: ...
-
     def send(self, attempt: Attempt, settle: Settle[T]) -> T:
         """What `settle` makes of the answer. The connection is kept, unless `settle` raises Mismatch.
 
@@ -125,9 +120,6 @@ class AsyncClient(Protocol):
 
     timeouts: Timeouts
     where: str
-
-    @property
-    def is_closed(self) -> bool: ...
 
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T: ...
 

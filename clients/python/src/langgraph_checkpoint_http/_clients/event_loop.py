@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
@@ -13,7 +12,6 @@ from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
     DEFAULT_TIMEOUTS,
     JOINED_BYTES,
-    KEPT_SECONDS,
     Answer,
     Attempt,
     ConnectionFault,
@@ -24,6 +22,7 @@ from langgraph_checkpoint_http._clients.attempt import (
     silence,
 )
 from langgraph_checkpoint_http._clients.http1 import AnswerReader, Head
+from langgraph_checkpoint_http._clients.kept import Kept
 from langgraph_checkpoint_http._clients.process import this_process
 
 # As RFC 8305 has it: how long an address may be silent before the next one is tried as well.
@@ -38,18 +37,16 @@ class EventLoopClient:
     def __init__(self, address: Address, tls: ssl.SSLContext | None) -> None:
         self.timeouts = DEFAULT_TIMEOUTS
         self.where = address.origin
-        self.is_closed = False
         self._address = address
         self._head = Head(address)
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._process = this_process()
-        # The last one used comes first, so that the others may expire.
-        self._idle: deque[_Connection] = deque()
+        self._kept: Kept[_Connection] = Kept()
         self._end: AsyncGenerator[None, None] | None = None
 
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T:
-        connection = None if attempt.is_fresh else self._kept()
+        connection = None if attempt.is_fresh else self._kept.take()
         if connection is None:
             connection = await self._connect(attempt)
         try:
@@ -63,28 +60,13 @@ class EventLoopClient:
             connection.is_reusable = False
             raise
         finally:
-            self._put_back(connection)
+            self._kept.put(connection)
 
     async def aclose(self) -> None:
-        self.is_closed = True
+        self._kept.is_closed = True
         end, self._end = self._end, None
         if end is not None:
             await end.aclose()
-
-    def _kept(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable():
-                return connection
-            connection.abort()
-        return None
-
-    def _put_back(self, connection: _Connection) -> None:
-        if not connection.is_reusable or self.is_closed:
-            connection.abort()
-            return
-        connection.idle_since = time.monotonic()
-        self._idle.append(connection)
 
     async def _connect(self, attempt: Attempt) -> _Connection:
         if self._end is None:
@@ -115,9 +97,7 @@ class EventLoopClient:
         finally:
             self._end = None
             if self._process == this_process():
-                self.is_closed = True
-                idle = list(self._idle)
-                self._idle.clear()
+                idle = self._kept.close()
                 for connection in idle:
                     connection.close()
                 if idle:
@@ -197,11 +177,9 @@ class _Connection(asyncio.Protocol):
             fault.__cause__ = error
             self._answer.set_exception(fault)
 
-    def is_usable(self) -> bool:
-        """Whether it is neither too old nor closed by the other side."""
-        return (
-            self.is_reusable and time.monotonic() - self.idle_since < KEPT_SECONDS and not self._transport.is_closing()
-        )
+    @property
+    def is_open(self) -> bool:
+        return self.is_reusable and not self._transport.is_closing()
 
     def close(self) -> None:
         self._transport.close()

@@ -7,14 +7,12 @@ import socket
 import ssl
 import sys
 import time
-from collections import deque
 from typing import Any
 
 from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
     DEFAULT_TIMEOUTS,
     JOINED_BYTES,
-    KEPT_SECONDS,
     Answer,
     Attempt,
     ConnectionFault,
@@ -25,6 +23,7 @@ from langgraph_checkpoint_http._clients.attempt import (
     silence,
 )
 from langgraph_checkpoint_http._clients.http1 import AnswerReader, Head
+from langgraph_checkpoint_http._clients.kept import Kept
 
 _READ_BYTES = 256 * 1024
 
@@ -35,21 +34,19 @@ class SocketClient:
     def __init__(self, address: Address, tls: ssl.SSLContext | None) -> None:
         self.timeouts = DEFAULT_TIMEOUTS
         self.where = address.origin
-        self.is_closed = False
         self._address = address
         self._head = Head(address)
         self._tls = tls
-        # The last one used comes first, so that the others may expire.
-        self._idle: deque[_Connection] = deque()
+        self._kept: Kept[_Connection] = Kept()
 
     def send(self, attempt: Attempt, settle: Settle[T]) -> T:
-        connection = None if attempt.is_fresh else self._kept()
+        connection = None if attempt.is_fresh else self._kept.take()
         if connection is None:
             connection = _Connection(self._connect(attempt))
         try:
             answer = connection.exchange(self._head.of(attempt), attempt)
         except BaseException:
-            connection.close()
+            connection.abort()
             raise
         try:
             return settle(answer)
@@ -57,44 +54,10 @@ class SocketClient:
             connection.is_reusable = False
             raise
         finally:
-            self._put_back(connection)
+            self._kept.put(connection)
 
     def close(self) -> None:
-        self.is_closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-    def _kept(self) -> _Connection | None:
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
-            if connection.is_usable():
-                return connection
-            connection.close()
-
-    def _put_back(self, connection: _Connection) -> None:
-        if not connection.is_reusable or self.is_closed:
-            connection.close()
-            return
-        connection.idle_since = time.monotonic()
-        self._idle.append(connection)
-        self._close_expired()
-        if self.is_closed:  # Meanwhile.
-            self.close()
-
-    def _close_expired(self) -> None:
-        """Those of a burst are not asked for again, so nobody else would notice that the service has closed them."""
-        while self._idle:
-            try:
-                oldest = self._idle.popleft()
-            except IndexError:  # Another thread has taken it.
-                return
-            if not oldest.is_expired:
-                self._idle.appendleft(oldest)
-                return
-            oldest.close()
+        self._kept.abort()
 
     def _connect(self, attempt: Attempt) -> socket.socket:
         address = self._address
@@ -141,7 +104,7 @@ class _Connection:
         self.idle_since = 0.0
 
     def exchange(self, head: bytes, attempt: Attempt) -> Answer:
-        """One answer. Raises ConnectionFault, after which the connection must be closed."""
+        """One answer. Raises ConnectionFault, after which the connection must be aborted."""
         reader = AnswerReader()
         broken = self._send(head, attempt)
         try:
@@ -184,15 +147,11 @@ class _Connection:
             self._socket.settimeout(seconds)
             self._timeout = seconds
 
-    def is_usable(self) -> bool:
-        """Whether it is neither too old nor closed by the other side: what comes while it is idle is its end."""
-        return not self.is_expired and not _is_readable(self._socket)
-
     @property
-    def is_expired(self) -> bool:
-        return time.monotonic() - self.idle_since >= KEPT_SECONDS
+    def is_open(self) -> bool:
+        return not _is_readable(self._socket)
 
-    def close(self) -> None:
+    def abort(self) -> None:
         self._socket.close()
 
 
