@@ -420,6 +420,71 @@ def test_connections_end_with_their_loop(service: Service) -> None:
         assert len(front.ports) <= 21 * 3
 
 
+CANCELLED = """
+import asyncio, sys
+from langgraph_checkpoint_http import HttpCheckpointSaver
+from langgraph_checkpoint_http._clients import event_loop
+config = {"configurable": {"thread_id": "cancelled", "checkpoint_ns": ""}}
+
+async def cancel(saver, seconds):
+    calls = [asyncio.create_task(saver.aget_tuple(config)) for _ in range(5)]
+    await asyncio.sleep(seconds)
+    for call in calls:
+        call.cancel()
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+async def main():
+    for n in range(60):
+        async with HttpCheckpointSaver(sys.argv[1]) as saver:
+            await cancel(saver, 0.0002 * (n % 20))
+            assert await saver.aget_tuple(config) is None
+
+async def end_while_connecting(saver, seconds):
+    for _ in range(5):
+        asyncio.ensure_future(saver.aget_tuple(config))
+    await asyncio.sleep(seconds)
+
+async def cancel_when_connected(saver):
+    call = asyncio.ensure_future(saver.aget_tuple(config))
+    made = event_loop._Connection.connection_made
+
+    def make_and_cancel(self, transport):
+        made(self, transport)
+        call.cancel()
+
+    event_loop._Connection.connection_made = make_and_cancel
+    await asyncio.gather(call, return_exceptions=True)
+    assert call.cancelled()
+
+asyncio.run(main())
+for n in range(20):
+    asyncio.run(end_while_connecting(HttpCheckpointSaver(sys.argv[1]), 0.0005 * n))
+asyncio.run(cancel_when_connected(HttpCheckpointSaver(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "tls"])
+def test_calls_that_are_cancelled_while_they_connect_lose_no_socket(
+    service: Service, authority: tuple[Path, ssl.SSLContext], host: str
+) -> None:
+    """Nor do those that are under way when their event loop ends."""
+    file, tls = authority
+    command = [sys.executable, "-W", "error", "-c", CANCELLED]
+
+    def serve(server: Peer, connection: socket.socket) -> None:
+        if server.request(connection):
+            connection.sendall(NOTHING)
+            answer_all(server, connection)
+        else:
+            server.done.wait(60)  # The end of a TLS session is not confirmed.
+
+    with peer(serve, tls if host == "tls" else None) as server:
+        url = f"https://localhost:{server.port}" if host == "tls" else f"http://{host}:{server.port}"
+        environment = {**os.environ, "SSL_CERT_FILE": str(file)}
+        run = subprocess.run([*command, url], env=environment, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 IMPORTS = """
 import sys
 import threading

@@ -6,8 +6,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -138,18 +137,35 @@ def silence(name: str, seconds: float | None) -> ConnectionFault:
 
 
 if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
 
-    @asynccontextmanager
-    async def within(seconds: float) -> AsyncIterator[None]:
-        """Ends what takes longer with a ConnectionFault."""
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            raise deadline_fault() from error
+    class timeout:
+        """As asyncio's. No generator: those that begin while a loop ends are warned of."""
 
-else:  # Each step of an attempt has its own timeout; together they may pass the deadline by a few.
+        def __init__(self, seconds: float) -> None:
+            self._seconds = seconds
+            self._is_over = False
 
-    @asynccontextmanager
-    async def within(seconds: float) -> AsyncIterator[None]:
-        yield
+        async def __aenter__(self) -> None:
+            self._task = asyncio.current_task()
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._ring)
+
+        async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+            self._timer.cancel()
+            if self._is_over and kind is asyncio.CancelledError:
+                raise TimeoutError
+
+        def _ring(self) -> None:
+            assert self._task is not None
+            self._is_over = True
+            self._task.cancel()
+
+
+def shares(found: Sequence[T], ends: float) -> Iterator[tuple[T, float, bool]]:
+    """The addresses of a name, how many seconds each may be silent, and whether it is the last one.
+
+    What is left until `ends`, a time of `time.monotonic()`, is divided among those that were not tried yet.
+    """
+    for left in range(len(found), 0, -1):
+        yield found[-left], max(ends - time.monotonic(), 0.001) / left, left == 1

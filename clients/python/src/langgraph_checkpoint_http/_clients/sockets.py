@@ -20,6 +20,7 @@ from langgraph_checkpoint_http._clients.attempt import (
     Settle,
     T,
     deadline_fault,
+    shares,
     silence,
 )
 from langgraph_checkpoint_http._clients.http1 import AnswerReader, Head
@@ -65,13 +66,11 @@ class SocketClient:
         ends = time.monotonic() + allowed
         try:
             found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            for left in range(len(found), 0, -1):
-                # Those that come after it have their share, if it is silent.
-                limit = max(ends - time.monotonic(), 0.001) / left
+            for one, seconds, is_last in shares(found, ends):
                 try:
-                    return self._open(found[-left], limit, attempt)
+                    return self._open(one, seconds, attempt)
                 except OSError as error:
-                    if left == 1 or isinstance(error, ssl.SSLError):
+                    if is_last or isinstance(error, ssl.SSLError):
                         raise
             raise OSError(f"{address.host} has no address")
         except TimeoutError as error:
@@ -79,12 +78,12 @@ class SocketClient:
         except OSError as error:
             raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
 
-    def _open(self, found: Any, limit: float, attempt: Attempt) -> socket.socket:
+    def _open(self, found: Any, seconds: float, attempt: Attempt) -> socket.socket:
         """`found` is what getaddrinfo says of an address."""
         family, kind, protocol, _, target = found
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(limit)
+            sock.settimeout(seconds)
             sock.connect(target)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is None:

@@ -22,7 +22,7 @@ from langgraph_checkpoint_http._clients.attempt import (
     T,
     Timeouts,
     deadline_fault,
-    within,
+    timeout,
 )
 from langgraph_checkpoint_http._clients.kept import KEPT_SECONDS
 
@@ -75,7 +75,7 @@ class HttpxAsyncClient(_ViaHttpx[httpx.AsyncClient]):
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T:
         with _faults():
             async with (
-                within(attempt.limit(None)),
+                timeout(attempt.limit(None)),
                 self._for(attempt) as client,
                 client.stream("POST", self._base_url + attempt.path, **_options(attempt)) as response,
             ):
@@ -127,6 +127,8 @@ def _answer(response: httpx.Response, content: bytearray) -> Answer:
 def _faults() -> Iterator[None]:
     try:
         yield
+    except TimeoutError as error:
+        raise deadline_fault() from error
     except _FAULTS as error:
         raise ConnectionFault(
             type(error).__name__,
