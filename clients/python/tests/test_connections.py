@@ -134,6 +134,28 @@ async def test_connections_expire(synchronous: bool, monkeypatch: pytest.MonkeyP
             assert server.connections == 2
 
 
+@BOTH
+async def test_a_request_that_met_silence_is_sent_again_over_a_new_connection(synchronous: bool) -> None:
+    """Whatever made one kept connection silent may have done so to the others."""
+    together = threading.Barrier(3)
+
+    def serve(server: Peer, connection: socket.socket) -> None:
+        if server.connections > 3:
+            answer_all(server, connection)
+            return
+        server.request(connection)
+        together.wait(5)
+        connection.sendall(NOTHING)
+        server.request(connection)
+        server.done.wait(10)
+
+    with peer(serve) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", timeout=0.5, deadline=10) as saver:
+            await asyncio.gather(*(get(saver, synchronous) for _ in range(3)))
+            assert await get(saver, synchronous) is None
+        assert (len(server.heads), server.connections) == (3 + 2, 4)
+
+
 def large_writes() -> list[tuple[str, Any]]:
     return [("noise", os.urandom(12_000_000))]
 

@@ -52,7 +52,7 @@ class Attempt:
     content: bytes
     timeouts: Timeouts
     ends: float
-    # Over a connection that nothing else has used: after a mix-up idle ones are suspect, too.
+    # Over a connection that nothing else has used: after a mix-up or a silence idle ones are suspect, too.
     is_fresh: bool = False
 
     def limit(self, seconds: float | None) -> float:
@@ -82,11 +82,13 @@ class ConnectionFault(Exception):
 
     `suspects_address`: no service was found there, or one that speaks TLS where none was expected or the other way
     round.
+    `is_silence`: the connection was open, but nothing moved. The network may have dropped others with it.
     """
 
     def __init__(self, name: str, reason: str = "", *, may_repeat: bool = True, suspects_address: bool = False) -> None:
         self.may_repeat = may_repeat
         self.suspects_address = suspects_address
+        self.is_silence = name in ("ReadTimeout", "WriteTimeout")
         super().__init__(f"{name}: {reason}" if reason else name)
 
 
