@@ -507,6 +507,62 @@ def test_calls_that_are_cancelled_while_they_connect_lose_no_socket(
     assert (run.returncode, run.stderr) == (0, "")
 
 
+DROPPED = """
+import asyncio, gc, sys
+from langgraph_checkpoint_http import HttpCheckpointSaver
+url = sys.argv[1]
+config = {"configurable": {"thread_id": "dropped", "checkpoint_ns": ""}}
+
+class Graph:
+    def __init__(self):
+        self.saver, self.itself = HttpCheckpointSaver(url), self
+
+async def use(saver):
+    await asyncio.gather(*(saver.aget_tuple(config) for _ in range(3)))
+    saver.get_tuple(config)
+
+async def stream(saver):
+    try:
+        yield
+    finally:
+        await use(saver)
+
+async def use_when_the_loop_ends(saver):
+    sys.stream = stream(saver)
+    await anext(sys.stream)
+    await use(saver)
+
+async def use_and_drop():
+    await use(HttpCheckpointSaver(url))
+    await use(Graph().saver)
+    gc.collect()
+    await asyncio.sleep(0.1)
+"""
+DROPS = {
+    "sync": "HttpCheckpointSaver(url).get_tuple(config); gc.collect()",
+    "sync, in a cycle": "Graph().saver.get_tuple(config); gc.collect()",
+    "sync, at the end": "saver = HttpCheckpointSaver(url); saver.get_tuple(config)",
+    "async": "asyncio.run(use_and_drop())",
+    "async, in a cycle at the end": "graph = Graph(); asyncio.run(use(graph.saver))",
+    "async, used when the loop ends": "asyncio.run(use_when_the_loop_ends(HttpCheckpointSaver(url)))",
+    "async, at the end": "saver = HttpCheckpointSaver(url); asyncio.run(use(saver)); asyncio.run(use(saver))",
+}
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("drop", list(DROPS))
+def test_a_checkpointer_that_is_dropped_without_being_closed_warns_of_nothing(
+    authority: tuple[Path, ssl.SSLContext], drop: str, is_tls: bool
+) -> None:
+    file, tls = authority
+    command = [sys.executable, "-W", "error", "-c", DROPPED + DROPS[drop]]
+    with peer(answer_all, tls if is_tls else None) as server:
+        url = f"{'https' if is_tls else 'http'}://localhost:{server.port}"
+        environment = {**os.environ, "SSL_CERT_FILE": str(file)}
+        run = subprocess.run([*command, url], env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 IMPORTS = """
 import sys
 import threading

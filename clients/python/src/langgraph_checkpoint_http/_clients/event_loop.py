@@ -70,7 +70,7 @@ class EventLoopClient:
             await end.aclose()
 
     async def _connect(self, attempt: Attempt) -> _Connection:
-        if self._end is None:
+        if self._end is None and not self._kept.is_closed:  # Once it is, no connection is kept any more.
             self._end = self._until_the_loop_ends()
             await anext(self._end)
         allowed = attempt.limit(attempt.timeouts.connect)

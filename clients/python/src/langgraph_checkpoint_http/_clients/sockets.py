@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 import time
+import weakref
 from typing import Any
 
 from langgraph_checkpoint_http._clients.address import Address
@@ -39,6 +40,8 @@ class SocketClient:
         self._head = Head(address)
         self._tls = tls
         self._kept: Kept[_Connection] = Kept()
+        # A checkpointer that nobody closes, such as one that lives as long as the process, is no fault of its owner's.
+        weakref.finalize(self, self._kept.abort)
 
     def send(self, attempt: Attempt, settle: Settle[T]) -> T:
         connection = None if attempt.is_fresh else self._kept.take()
