@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypedDict
 import httpx
 import pytest
 from conftest import Service
+from graphs import skip_without_context
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.graph import END, START, StateGraph
@@ -217,6 +218,7 @@ def typescript(service: Service) -> Iterator[TypeScript]:
 
 class Python:
     def __init__(self, graph: str, saver: HttpCheckpointSaver, thread_id: str, synchronous: bool) -> None:
+        skip_without_context(synchronous=synchronous)
         self._graph = GRAPHS[graph].compile(checkpointer=saver)
         self._config: Any = {"configurable": {"thread_id": thread_id}}
         self._synchronous = synchronous
