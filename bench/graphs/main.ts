@@ -85,7 +85,7 @@ async function run(serverUrl: string): Promise<void> {
 
 /** Supersteps of each agent's run that is not measured: V8 compiles a graph's code over some hundred of them. */
 function warmUpOf({ agents }: Scenario): number {
-  return Math.max(10, Math.ceil(200 / agents));
+  return Math.ceil(200 / agents) + 2;
 }
 
 /** @throws Error when a run did not end as it should */

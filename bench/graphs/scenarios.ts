@@ -33,13 +33,19 @@ const SHORT = { messagesBefore: 0, messageBytes: 500, supersteps: 60 };
 /** A state of 100 KB, of which each superstep stores all. */
 const LONG = { messagesBefore: 200, messageBytes: 500, supersteps: 30 };
 
-export const SCENARIOS: Scenario[] = LANGUAGES.flatMap((language) => [
+/** More agents than connections: what waiting for a turn costs. */
+const MANY = { language: 'Python, async', durability: 'async', ...SHORT } as const;
+
+export const SCENARIOS: Scenario[] = LANGUAGES.flatMap((language): Scenario[] => [
   { language, durability: 'async', agents: 1, ...SHORT },
   { language, durability: 'sync', agents: 1, ...SHORT },
   { language, durability: 'async', agents: 16, ...SHORT },
   { language, durability: 'async', agents: 64, ...SHORT, supersteps: 20 },
   { language, durability: 'async', agents: 1, ...LONG },
   { language, durability: 'async', agents: 16, ...LONG, supersteps: 15 },
+]).concat([
+  { ...MANY, agents: 200, supersteps: 10 },
+  { ...MANY, agents: 1000, supersteps: 5 },
 ]);
 
 /** As the page names it. */

@@ -461,6 +461,12 @@ async def long(run: Run) -> None:
     await run.invoke({"n": 0, "trail": []})
 
 
+def skip_without_context(*, synchronous: bool) -> None:
+    """Of a node that asks, or streams."""
+    if not synchronous and sys.version_info < (3, 11):
+        pytest.skip("LangGraph's asynchronous nodes have no context before Python 3.11")
+
+
 @dataclass(frozen=True)
 class Scenario:
     name: str
@@ -470,8 +476,8 @@ class Scenario:
     context: bool = False
 
     def skip_where_impossible(self, *, synchronous: bool) -> None:
-        if self.context and not synchronous and sys.version_info < (3, 11):
-            pytest.skip("LangGraph's asynchronous nodes have no context before Python 3.11")
+        if self.context:
+            skip_without_context(synchronous=synchronous)
 
 
 SCENARIOS = [

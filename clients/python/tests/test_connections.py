@@ -60,27 +60,28 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used(
     assert repetitions(caplog) == []
 
 
-def test_connections_of_a_burst_are_closed_later(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langgraph_checkpoint_http._clients.sockets.KEPT_SECONDS", 0.5)
-    with HttpCheckpointSaver(service.url, api_key=service.key) as saver:
-        together = threading.Barrier(10)
+@BOTH
+async def test_connections_of_a_burst_are_closed_later(synchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langgraph_checkpoint_http._clients.kept.KEPT_SECONDS", 0.5)
+    together = threading.Barrier(5)
+    ended: list[int] = []
 
-        def get_together() -> None:
-            together.wait()
-            saver.get_tuple(CONFIG)
+    def serve(server: Peer, connection: socket.socket) -> None:
+        server.request(connection)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(5)
+        connection.sendall(NOTHING)
+        answer_all(server, connection)
+        ended.append(1)
 
-        threads = [threading.Thread(target=get_together) for _ in range(10)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        own: Any = saver._http._own
-        assert len(own._idle) > 1
-        ends = time.monotonic() + 0.7
-        while time.monotonic() < ends:  # One is enough for these.
-            saver.get_tuple(CONFIG)
-            time.sleep(0.02)
-        assert len(own._idle) == 1
+    with peer(serve) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", deadline=5) as saver:
+            await asyncio.gather(*(get(saver, synchronous) for _ in range(5)))
+            ends = time.monotonic() + 5
+            while len(ended) < 4 and time.monotonic() < ends:  # One is enough for these.
+                await get(saver, synchronous)
+                await asyncio.sleep(0.02)
+            assert (len(ended), server.connections) == (4, 5)
 
 
 @BOTH
@@ -127,11 +128,32 @@ async def test_connections_expire(synchronous: bool, monkeypatch: pytest.MonkeyP
             for _ in range(3):
                 await get(saver, synchronous)
             assert server.connections == 1
-            for module in ("sockets", "event_loop"):
-                monkeypatch.setattr(f"langgraph_checkpoint_http._clients.{module}.KEPT_SECONDS", 0.05)
+            monkeypatch.setattr("langgraph_checkpoint_http._clients.kept.KEPT_SECONDS", 0.05)
             await asyncio.sleep(0.1)
             await get(saver, synchronous)
             assert server.connections == 2
+
+
+@BOTH
+async def test_a_request_that_met_silence_is_sent_again_over_a_new_connection(synchronous: bool) -> None:
+    """Whatever made one kept connection silent may have done so to the others."""
+    together = threading.Barrier(3)
+
+    def serve(server: Peer, connection: socket.socket) -> None:
+        if server.connections > 3:
+            answer_all(server, connection)
+            return
+        server.request(connection)
+        together.wait(5)
+        connection.sendall(NOTHING)
+        server.request(connection)
+        server.done.wait(10)
+
+    with peer(serve) as server:
+        async with HttpCheckpointSaver(f"http://127.0.0.1:{server.port}", timeout=0.5, deadline=10) as saver:
+            await asyncio.gather(*(get(saver, synchronous) for _ in range(3)))
+            assert await get(saver, synchronous) is None
+        assert (len(server.heads), server.connections) == (3 + 2, 4)
 
 
 def large_writes() -> list[tuple[str, Any]]:
@@ -211,7 +233,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLCo
     (folder / "names").write_text("subjectAltName=DNS:localhost")
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     for command in (
-        ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=Test authority"],
+        [
+            *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=Test authority"),
+            *("-addext", "keyUsage=critical,keyCertSign"),  # Python 3.13 asks for it.
+        ],
         ["req", *key[:-2], "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"],
         [
             *("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
@@ -413,11 +438,132 @@ assert len(saver._http._own_async) <= 1
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
 def test_connections_end_with_their_loop(service: Service) -> None:
     """Without a warning of a transport that nobody closed."""
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", LOOPS]
+    command = [sys.executable, "-W", "error", "-c", LOOPS]
     with front_of(service.url) as front:
         run = subprocess.run([*command, front.url, "20"], capture_output=True, text=True, timeout=120)
         assert (run.returncode, run.stderr) == (0, "")
         assert len(front.ports) <= 21 * 3
+
+
+CANCELLED = """
+import asyncio, sys
+from langgraph_checkpoint_http import HttpCheckpointSaver
+from langgraph_checkpoint_http._clients import event_loop
+config = {"configurable": {"thread_id": "cancelled", "checkpoint_ns": ""}}
+
+async def cancel(saver, seconds):
+    calls = [asyncio.create_task(saver.aget_tuple(config)) for _ in range(5)]
+    await asyncio.sleep(seconds)
+    for call in calls:
+        call.cancel()
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+async def main():
+    for n in range(60):
+        async with HttpCheckpointSaver(sys.argv[1]) as saver:
+            await cancel(saver, 0.0002 * (n % 20))
+            assert await saver.aget_tuple(config) is None
+
+async def end_while_connecting(saver, seconds):
+    for _ in range(5):
+        asyncio.ensure_future(saver.aget_tuple(config))
+    await asyncio.sleep(seconds)
+
+async def cancel_when_connected(saver):
+    call = asyncio.ensure_future(saver.aget_tuple(config))
+    made = event_loop._Connection.connection_made
+
+    def make_and_cancel(self, transport):
+        made(self, transport)
+        call.cancel()
+
+    event_loop._Connection.connection_made = make_and_cancel
+    await asyncio.gather(call, return_exceptions=True)
+    assert call.cancelled()
+
+asyncio.run(main())
+for n in range(20):
+    asyncio.run(end_while_connecting(HttpCheckpointSaver(sys.argv[1]), 0.0005 * n))
+asyncio.run(cancel_when_connected(HttpCheckpointSaver(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "tls"])
+def test_calls_that_are_cancelled_while_they_connect_lose_no_socket(
+    service: Service, authority: tuple[Path, ssl.SSLContext], host: str
+) -> None:
+    """Nor do those that are under way when their event loop ends."""
+    file, tls = authority
+    command = [sys.executable, "-W", "error", "-c", CANCELLED]
+
+    def serve(server: Peer, connection: socket.socket) -> None:
+        if server.request(connection):
+            connection.sendall(NOTHING)
+            answer_all(server, connection)
+        else:
+            server.done.wait(60)  # The end of a TLS session is not confirmed.
+
+    with peer(serve, tls if host == "tls" else None) as server:
+        url = f"https://localhost:{server.port}" if host == "tls" else f"http://{host}:{server.port}"
+        environment = {**os.environ, "SSL_CERT_FILE": str(file)}
+        run = subprocess.run([*command, url], env=environment, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+DROPPED = """
+import asyncio, gc, sys
+from langgraph_checkpoint_http import HttpCheckpointSaver
+url = sys.argv[1]
+config = {"configurable": {"thread_id": "dropped", "checkpoint_ns": ""}}
+
+class Graph:
+    def __init__(self):
+        self.saver, self.itself = HttpCheckpointSaver(url), self
+
+async def use(saver):
+    await asyncio.gather(*(saver.aget_tuple(config) for _ in range(3)))
+    saver.get_tuple(config)
+
+async def stream(saver):
+    try:
+        yield
+    finally:
+        await use(saver)
+
+async def use_when_the_loop_ends(saver):
+    sys.stream = stream(saver)
+    await anext(sys.stream)
+    await use(saver)
+
+async def use_and_drop():
+    await use(HttpCheckpointSaver(url))
+    await use(Graph().saver)
+    gc.collect()
+    await asyncio.sleep(0.1)
+"""
+DROPS = {
+    "sync": "HttpCheckpointSaver(url).get_tuple(config); gc.collect()",
+    "sync, in a cycle": "Graph().saver.get_tuple(config); gc.collect()",
+    "sync, at the end": "saver = HttpCheckpointSaver(url); saver.get_tuple(config)",
+    "async": "asyncio.run(use_and_drop())",
+    "async, in a cycle at the end": "graph = Graph(); asyncio.run(use(graph.saver))",
+    "async, used when the loop ends": "asyncio.run(use_when_the_loop_ends(HttpCheckpointSaver(url)))",
+    "async, at the end": "saver = HttpCheckpointSaver(url); asyncio.run(use(saver)); asyncio.run(use(saver))",
+}
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("drop", list(DROPS))
+def test_a_checkpointer_that_is_dropped_without_being_closed_warns_of_nothing(
+    authority: tuple[Path, ssl.SSLContext], drop: str, is_tls: bool
+) -> None:
+    file, tls = authority
+    command = [sys.executable, "-W", "error", "-c", DROPPED + DROPS[drop]]
+    with peer(answer_all, tls if is_tls else None) as server:
+        url = f"{'https' if is_tls else 'http'}://localhost:{server.port}"
+        environment = {**os.environ, "SSL_CERT_FILE": str(file)}
+        run = subprocess.run([*command, url], env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 IMPORTS = """

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from conftest import REPOSITORY, Service
 from Crypto.Cipher import AES
-from graphs import DELTA, SCENARIOS, Run, Saver, Scenario
+from graphs import DELTA, SCENARIOS, Run, Saver, Scenario, skip_without_context
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -86,6 +86,7 @@ def secret_graph(saver: Saver) -> Any:
 
 async def live(savers: Savers, thread_id: str, *, synchronous: bool) -> Any:
     """Asks, is answered, is forked, and fails; each step with a saver of its own. Returns the last state."""
+    skip_without_context(synchronous=synchronous)
     run = Run(secret_graph, savers(), thread_id, synchronous=synchronous)
     await run.invoke({"items": []})
     run.switch(savers(), synchronous=synchronous)
@@ -146,6 +147,7 @@ async def test_graphs_end_as_they_do_in_memory(
 async def test_ids_names_and_metadata_stay_readable(
     encrypted: Savers, database_url: str, thread_id: str, synchronous: bool
 ) -> None:
+    skip_without_context(synchronous=synchronous)
     run = Run(secret_graph, encrypted(), thread_id, synchronous=synchronous)
     run.config["configurable"]["customer"] = "readable-configurable"
     run.config["metadata"] = {"tag": "readable-metadata"}
@@ -167,6 +169,7 @@ async def test_ids_names_and_metadata_stay_readable(
 async def test_another_key_is_refused_and_changes_nothing(
     encrypted: Savers, service: Service, database_url: str, thread_id: str, synchronous: bool
 ) -> None:
+    skip_without_context(synchronous=synchronous)
     run = Run(secret_graph, encrypted(), thread_id, synchronous=synchronous)
     await run.invoke({"items": []})
     state = await run.state()

@@ -250,14 +250,14 @@ def test_one_saver_serves_many_loops_and_threads(service: Service, thread_id: st
 async def test_closing(service: Service, thread_id: str) -> None:
     with HttpCheckpointSaver(service.url) as saver:
         saver.get_tuple(config_of(thread_id))
-        own = saver._http._own
-    assert own is not None and own.is_closed
+        own: Any = saver._http._own
+    assert own._kept.is_closed
     with pytest.raises(RuntimeError, match="closed"):
         saver.get_tuple(config_of(thread_id))
     async with HttpCheckpointSaver(service.url) as saver:
         await saver.aget_tuple(config_of(thread_id))
-        [own_async] = saver._http._own_async.values()
-    assert own_async.is_closed
+        own_async: Any = next(iter(saver._http._own_async.values()))
+    assert own_async._kept.is_closed
     with pytest.raises(RuntimeError, match="closed"):
         await saver.aget_tuple(config_of(thread_id))
 

@@ -253,7 +253,8 @@ def test_a_name_that_resolves_to_several_addresses_is_tried_at_each(monkeypatch:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnull")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nnull")
+        writer.close()
 
     async def main() -> None:
         url = f"http://checkpoints.test:{port}"

@@ -14,7 +14,7 @@ import { CheckpointHttpError, HttpCheckpointSaver } from '../../../clients/types
 import { byNode } from '../../../clients/typescript/src/sending/by-node.js';
 import { startApp, type TestApp } from '../../support/app.js';
 import { Authority } from '../../support/certificates.js';
-import { compiledClient } from '../../support/client.js';
+import { compiledClient } from '../../support/client.mjs';
 
 const READ = { configurable: { thread_id: 'thread-1' } };
 const WRITE = { configurable: { thread_id: 'thread-1', checkpoint_id: 'c' } };

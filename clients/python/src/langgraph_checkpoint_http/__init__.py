@@ -5,6 +5,7 @@ from langgraph_checkpoint_http._errors import (
     CheckpointMismatchError,
     CheckpointProblemError,
     CheckpointUnavailableError,
+    OtherLanguageError,
     UnstorableValueError,
 )
 from langgraph_checkpoint_http._saver import HttpCheckpointSaver, create_checkpointer
@@ -15,6 +16,7 @@ __all__ = [
     "CheckpointProblemError",
     "CheckpointUnavailableError",
     "HttpCheckpointSaver",
+    "OtherLanguageError",
     "UnstorableValueError",
     "create_checkpointer",
 ]

@@ -110,6 +110,7 @@ class Call:
         }
         self.attempts = 0
         self.mismatches = 0
+        self._distrusts_idle = False
         self._check_request_id = check_request_id
         self._timeouts = timeouts
         self._began = time.monotonic()
@@ -135,10 +136,11 @@ class Call:
         """Counts an attempt and says what it sends."""
         self.attempts += 1
         path = f"/checkpoints/{self.request.operation}"
-        return Attempt(path, self.headers, self.content, self._timeouts, self._ends, is_fresh=self.mismatches > 0)
+        return Attempt(path, self.headers, self.content, self._timeouts, self._ends, self._distrusts_idle)
 
     def pause_after_fault(self, fault: ConnectionFault) -> float:
         """Seconds to wait before the next attempt. Raises when there is none."""
+        self._distrusts_idle = self._distrusts_idle or fault.is_silence
         reason = f"{fault}, at {self._where}"
         left = self.remaining
         if fault.suspects_address and not self._history.has_answer:
@@ -154,6 +156,7 @@ class Call:
     def pause_after_mismatch(self, mismatch: Mismatch) -> float:
         """Seconds to wait before the next attempt. Raises when there is none."""
         self.mismatches += 1
+        self._distrusts_idle = True
         reason = f"the answer belongs to another request: {mismatch}"
         pause = self._back_off()
         if self.mismatches >= _MAX_MISMATCHES or pause >= self.remaining:

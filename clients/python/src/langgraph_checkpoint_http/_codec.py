@@ -27,6 +27,7 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from langgraph_checkpoint_http._body import Row
 from langgraph_checkpoint_http._call import Reply, Request
+from langgraph_checkpoint_http._other_language import with_questions, with_sends
 
 _PARTS = ("blobs", "pending_writes", "pending_sends")
 # From here on the sends of a step are in the checkpoint itself, no longer among the writes of its parent.
@@ -223,17 +224,20 @@ def load_tuple(item: Mapping[str, Any], serde: SerializerProtocol, next_version:
     for blob in item["blobs"]:
         if blob["type"] != _EMPTY:
             values[blob["channel"]] = _load(blob, serde)
+    if TASKS in values:
+        values[TASKS] = with_sends(values[TASKS])
     versions = checkpoint["channel_versions"]
     if checkpoint["v"] < _FIRST_VERSION_WITH_SENDS and item["pending_sends"]:
         values[TASKS] = [_load(write, serde) for write in item["pending_sends"]]
         versions[TASKS] = max(versions.values()) if versions else next_version(None, None)
     parent_id = item["parent_checkpoint_id"]
+    writes = [_load_write(write, serde) for write in sorted(item["pending_writes"], key=_order)]
     return CheckpointTuple(
         _config(item, item["checkpoint_id"]),
         cast(Checkpoint, {**checkpoint, "channel_values": values}),
         cast(CheckpointMetadata, item["metadata"]),
         _config(item, parent_id) if parent_id else None,
-        [_load_write(write, serde) for write in sorted(item["pending_writes"], key=_order)],
+        with_questions(writes, item),
     )
 
 

@@ -82,5 +82,9 @@ class CheckpointMismatchError(CheckpointBackendError):
     """
 
 
+class OtherLanguageError(CheckpointBackendError):
+    """The thread waits for an answer that an agent in Python cannot give to one in TypeScript. Nothing was stored."""
+
+
 class UnstorableValueError(CheckpointBackendError, ValueError):
     """A checkpoint or its metadata holds what JSON or Postgres's jsonb cannot; nothing was sent."""

@@ -23,7 +23,8 @@ from langgraph_checkpoint_http._clients.attempt import (
     Mismatch,
     SyncClient,
     Timeouts,
-    within,
+    deadline_fault,
+    timeout,
 )
 from langgraph_checkpoint_http._clients.environment import proxy_for, trusted_authorities
 from langgraph_checkpoint_http._clients.event_loop import EventLoopClient
@@ -229,8 +230,11 @@ class Transport:
         if turns is None:
             return await client.send(call.attempt(), call.settle)
         if turns.locked():
-            async with within(call.remaining):
-                await turns.acquire()
+            try:
+                async with timeout(call.remaining):
+                    await turns.acquire()
+            except TimeoutError as error:
+                raise deadline_fault() from error
         else:
             await turns.acquire()
         try:

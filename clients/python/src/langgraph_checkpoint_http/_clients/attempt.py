@@ -6,8 +6,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -39,8 +38,6 @@ DEFAULT_TIMEOUTS = Timeouts(connect=5, read=60, write=60, pool=60)
 CONCURRENCY = 64
 # A body up to this size is sent in one piece with its head: copying it costs less than another packet.
 JOINED_BYTES = 64 * 1024
-# Between two steps of an agent a model thinks; connections wait for it this long.
-KEPT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Attempt:
     content: bytes
     timeouts: Timeouts
     ends: float
-    # Over a connection that nothing else has used: after a mix-up idle ones are suspect, too.
+    # Over a connection that nothing else has used: after a mix-up or a silence idle ones are suspect, too.
     is_fresh: bool = False
 
     def limit(self, seconds: float | None) -> float:
@@ -85,11 +82,13 @@ class ConnectionFault(Exception):
 
     `suspects_address`: no service was found there, or one that speaks TLS where none was expected or the other way
     round.
+    `is_silence`: the connection was open, but nothing moved. The network may have dropped others with it.
     """
 
     def __init__(self, name: str, reason: str = "", *, may_repeat: bool = True, suspects_address: bool = False) -> None:
         self.may_repeat = may_repeat
         self.suspects_address = suspects_address
+        self.is_silence = name in ("ReadTimeout", "WriteTimeout")
         super().__init__(f"{name}: {reason}" if reason else name)
 
 
@@ -107,9 +106,6 @@ class SyncClient(Protocol):
     # Where it sends to, for people.
     where: str
 
-    @property
-    def is_closed(self) -> bool: ...
-
     def send(self, attempt: Attempt, settle: Settle[T]) -> T:
         """What `settle` makes of the answer. The connection is kept, unless `settle` raises Mismatch.
 
@@ -125,9 +121,6 @@ class AsyncClient(Protocol):
 
     timeouts: Timeouts
     where: str
-
-    @property
-    def is_closed(self) -> bool: ...
 
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T: ...
 
@@ -146,18 +139,35 @@ def silence(name: str, seconds: float | None) -> ConnectionFault:
 
 
 if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
 
-    @asynccontextmanager
-    async def within(seconds: float) -> AsyncIterator[None]:
-        """Ends what takes longer with a ConnectionFault."""
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            raise deadline_fault() from error
+    class timeout:
+        """As asyncio's. No generator: those that begin while a loop ends are warned of."""
 
-else:  # Each step of an attempt has its own timeout; together they may pass the deadline by a few.
+        def __init__(self, seconds: float) -> None:
+            self._seconds = seconds
+            self._is_over = False
 
-    @asynccontextmanager
-    async def within(seconds: float) -> AsyncIterator[None]:
-        yield
+        async def __aenter__(self) -> None:
+            self._task = asyncio.current_task()
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._ring)
+
+        async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+            self._timer.cancel()
+            if self._is_over and kind is asyncio.CancelledError:
+                raise TimeoutError
+
+        def _ring(self) -> None:
+            assert self._task is not None
+            self._is_over = True
+            self._task.cancel()
+
+
+def shares(found: Sequence[T], ends: float) -> Iterator[tuple[T, float, bool]]:
+    """The addresses of a name, how many seconds each may be silent, and whether it is the last one.
+
+    What is left until `ends`, a time of `time.monotonic()`, is divided among those that were not tried yet.
+    """
+    for left in range(len(found), 0, -1):
+        yield found[-left], max(ends - time.monotonic(), 0.001) / left, left == 1

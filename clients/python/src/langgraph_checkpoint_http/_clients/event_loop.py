@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
-from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, cast
 
 from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
     DEFAULT_TIMEOUTS,
     JOINED_BYTES,
-    KEPT_SECONDS,
     Answer,
     Attempt,
     ConnectionFault,
@@ -21,13 +20,14 @@ from langgraph_checkpoint_http._clients.attempt import (
     Settle,
     T,
     deadline_fault,
+    shares,
     silence,
+    timeout,
 )
 from langgraph_checkpoint_http._clients.http1 import AnswerReader, Head
+from langgraph_checkpoint_http._clients.kept import Kept
 from langgraph_checkpoint_http._clients.process import this_process
 
-# As RFC 8305 has it: how long an address may be silent before the next one is tried as well.
-_NEXT_ADDRESS_SECONDS = 0.25
 # How long the end of a TLS session is waited for.
 _CLOSE_SECONDS = 1.0
 
@@ -38,18 +38,16 @@ class EventLoopClient:
     def __init__(self, address: Address, tls: ssl.SSLContext | None) -> None:
         self.timeouts = DEFAULT_TIMEOUTS
         self.where = address.origin
-        self.is_closed = False
         self._address = address
         self._head = Head(address)
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._process = this_process()
-        # The last one used comes first, so that the others may expire.
-        self._idle: deque[_Connection] = deque()
+        self._kept: Kept[_Connection] = Kept()
         self._end: AsyncGenerator[None, None] | None = None
 
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T:
-        connection = None if attempt.is_fresh else self._kept()
+        connection = None if attempt.is_fresh else self._kept.take()
         if connection is None:
             connection = await self._connect(attempt)
         try:
@@ -63,49 +61,62 @@ class EventLoopClient:
             connection.is_reusable = False
             raise
         finally:
-            self._put_back(connection)
+            self._kept.put(connection)
 
     async def aclose(self) -> None:
-        self.is_closed = True
+        self._kept.is_closed = True
         end, self._end = self._end, None
         if end is not None:
             await end.aclose()
 
-    def _kept(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable():
-                return connection
-            connection.abort()
-        return None
-
-    def _put_back(self, connection: _Connection) -> None:
-        if not connection.is_reusable or self.is_closed:
-            connection.abort()
-            return
-        connection.idle_since = time.monotonic()
-        self._idle.append(connection)
-
     async def _connect(self, attempt: Attempt) -> _Connection:
-        if self._end is None:
+        if self._end is None and not self._kept.is_closed:  # Once it is, no connection is kept any more.
             self._end = self._until_the_loop_ends()
             await anext(self._end)
-        limit = attempt.limit(attempt.timeouts.connect)
-        address = self._address
-        options: dict[str, Any] = {"ssl": self._tls}
-        if self._tls is not None:
-            options["server_hostname"] = address.host
-        if isinstance(self._loop, asyncio.BaseEventLoop):  # uvloop has no such option.
-            options["happy_eyeballs_delay"] = _NEXT_ADDRESS_SECONDS
+        allowed = attempt.limit(attempt.timeouts.connect)
+        ends = time.monotonic() + allowed
         try:
-            _, connection = await asyncio.wait_for(
-                self._loop.create_connection(lambda: _Connection(self._loop), address.host, address.port, **options),
-                limit,
-            )
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise silence("ConnectTimeout", limit) from error
+            async with timeout(allowed):
+                found = await self._addresses()
+                for one, seconds, is_last in shares(found, ends):
+                    try:
+                        return await self._open(one, seconds)
+                    except OSError as error:
+                        if is_last or isinstance(error, ssl.SSLError):
+                            raise
+                raise OSError(f"{self._address.host} has no address")
+        except TimeoutError as error:
+            raise silence("ConnectTimeout", allowed) from error
         except OSError as error:
             raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
+
+    async def _addresses(self) -> Sequence[Any]:
+        """What getaddrinfo says. Only a name is looked up, by another thread."""
+        host, port = self._address.host, self._address.port
+        try:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            return await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+    async def _open(self, found: Any, seconds: float) -> _Connection:
+        """The socket is made here and not by asyncio, whose race of addresses loses sockets when it is cancelled."""
+        family, kind, protocol, _, target = found
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            async with timeout(seconds):
+                await self._loop.sock_connect(sock, target)
+        except BaseException:
+            sock.close()
+            raise
+        connection = _Connection(self._loop)
+        options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls, "server_hostname": self._address.host}
+        try:
+            await self._loop.create_connection(lambda: connection, sock=sock, **options)
+        except BaseException:
+            if connection.is_made:  # Else asyncio has given it up, and with it the socket.
+                connection.abort()
+            raise
         return connection
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
@@ -115,9 +126,7 @@ class EventLoopClient:
         finally:
             self._end = None
             if self._process == this_process():
-                self.is_closed = True
-                idle = list(self._idle)
-                self._idle.clear()
+                idle = self._kept.close()
                 for connection in idle:
                     connection.close()
                 if idle:
@@ -129,6 +138,7 @@ class EventLoopClient:
 class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.closed: asyncio.Future[None] = loop.create_future()
+        self.is_made = False
         self.is_reusable = False
         self.idle_since = 0.0
         self._loop = loop
@@ -163,6 +173,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.is_made = True
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
@@ -197,11 +208,9 @@ class _Connection(asyncio.Protocol):
             fault.__cause__ = error
             self._answer.set_exception(fault)
 
-    def is_usable(self) -> bool:
-        """Whether it is neither too old nor closed by the other side."""
-        return (
-            self.is_reusable and time.monotonic() - self.idle_since < KEPT_SECONDS and not self._transport.is_closing()
-        )
+    @property
+    def is_open(self) -> bool:
+        return self.is_reusable and not self._transport.is_closing()
 
     def close(self) -> None:
         self._transport.close()

@@ -7,14 +7,13 @@ import socket
 import ssl
 import sys
 import time
-from collections import deque
+import weakref
 from typing import Any
 
 from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
     DEFAULT_TIMEOUTS,
     JOINED_BYTES,
-    KEPT_SECONDS,
     Answer,
     Attempt,
     ConnectionFault,
@@ -22,9 +21,11 @@ from langgraph_checkpoint_http._clients.attempt import (
     Settle,
     T,
     deadline_fault,
+    shares,
     silence,
 )
 from langgraph_checkpoint_http._clients.http1 import AnswerReader, Head
+from langgraph_checkpoint_http._clients.kept import Kept
 
 _READ_BYTES = 256 * 1024
 
@@ -35,21 +36,21 @@ class SocketClient:
     def __init__(self, address: Address, tls: ssl.SSLContext | None) -> None:
         self.timeouts = DEFAULT_TIMEOUTS
         self.where = address.origin
-        self.is_closed = False
         self._address = address
         self._head = Head(address)
         self._tls = tls
-        # The last one used comes first, so that the others may expire.
-        self._idle: deque[_Connection] = deque()
+        self._kept: Kept[_Connection] = Kept()
+        # A checkpointer that nobody closes, such as one that lives as long as the process, is no fault of its owner's.
+        weakref.finalize(self, self._kept.abort)
 
     def send(self, attempt: Attempt, settle: Settle[T]) -> T:
-        connection = None if attempt.is_fresh else self._kept()
+        connection = None if attempt.is_fresh else self._kept.take()
         if connection is None:
             connection = _Connection(self._connect(attempt))
         try:
             answer = connection.exchange(self._head.of(attempt), attempt)
         except BaseException:
-            connection.close()
+            connection.abort()
             raise
         try:
             return settle(answer)
@@ -57,44 +58,10 @@ class SocketClient:
             connection.is_reusable = False
             raise
         finally:
-            self._put_back(connection)
+            self._kept.put(connection)
 
     def close(self) -> None:
-        self.is_closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-    def _kept(self) -> _Connection | None:
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
-            if connection.is_usable():
-                return connection
-            connection.close()
-
-    def _put_back(self, connection: _Connection) -> None:
-        if not connection.is_reusable or self.is_closed:
-            connection.close()
-            return
-        connection.idle_since = time.monotonic()
-        self._idle.append(connection)
-        self._close_expired()
-        if self.is_closed:  # Meanwhile.
-            self.close()
-
-    def _close_expired(self) -> None:
-        """Those of a burst are not asked for again, so nobody else would notice that the service has closed them."""
-        while self._idle:
-            try:
-                oldest = self._idle.popleft()
-            except IndexError:  # Another thread has taken it.
-                return
-            if not oldest.is_expired:
-                self._idle.appendleft(oldest)
-                return
-            oldest.close()
+        self._kept.abort()
 
     def _connect(self, attempt: Attempt) -> socket.socket:
         address = self._address
@@ -102,13 +69,11 @@ class SocketClient:
         ends = time.monotonic() + allowed
         try:
             found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            for left in range(len(found), 0, -1):
-                # Those that come after it have their share, if it is silent.
-                limit = max(ends - time.monotonic(), 0.001) / left
+            for one, seconds, is_last in shares(found, ends):
                 try:
-                    return self._open(found[-left], limit, attempt)
+                    return self._open(one, seconds, attempt)
                 except OSError as error:
-                    if left == 1 or isinstance(error, ssl.SSLError):
+                    if is_last or isinstance(error, ssl.SSLError):
                         raise
             raise OSError(f"{address.host} has no address")
         except TimeoutError as error:
@@ -116,12 +81,12 @@ class SocketClient:
         except OSError as error:
             raise ConnectionFault("ConnectError", str(error), suspects_address=True) from error
 
-    def _open(self, found: Any, limit: float, attempt: Attempt) -> socket.socket:
+    def _open(self, found: Any, seconds: float, attempt: Attempt) -> socket.socket:
         """`found` is what getaddrinfo says of an address."""
         family, kind, protocol, _, target = found
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(limit)
+            sock.settimeout(seconds)
             sock.connect(target)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is None:
@@ -141,7 +106,7 @@ class _Connection:
         self.idle_since = 0.0
 
     def exchange(self, head: bytes, attempt: Attempt) -> Answer:
-        """One answer. Raises ConnectionFault, after which the connection must be closed."""
+        """One answer. Raises ConnectionFault, after which the connection must be aborted."""
         reader = AnswerReader()
         broken = self._send(head, attempt)
         try:
@@ -184,15 +149,11 @@ class _Connection:
             self._socket.settimeout(seconds)
             self._timeout = seconds
 
-    def is_usable(self) -> bool:
-        """Whether it is neither too old nor closed by the other side: what comes while it is idle is its end."""
-        return not self.is_expired and not _is_readable(self._socket)
-
     @property
-    def is_expired(self) -> bool:
-        return time.monotonic() - self.idle_since >= KEPT_SECONDS
+    def is_open(self) -> bool:
+        return not _is_readable(self._socket)
 
-    def close(self) -> None:
+    def abort(self) -> None:
         self._socket.close()
 
 

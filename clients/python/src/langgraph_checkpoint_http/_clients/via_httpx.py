@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 
@@ -14,7 +14,6 @@ from langgraph_checkpoint_http._clients.address import Address
 from langgraph_checkpoint_http._clients.attempt import (
     CONCURRENCY,
     DEFAULT_TIMEOUTS,
-    KEPT_SECONDS,
     Answer,
     Attempt,
     ConnectionFault,
@@ -23,34 +22,36 @@ from langgraph_checkpoint_http._clients.attempt import (
     T,
     Timeouts,
     deadline_fault,
-    within,
+    timeout,
 )
+from langgraph_checkpoint_http._clients.kept import KEPT_SECONDS
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 _FAULTS = (httpx.TransportError, httpx.DecodingError)
 _NOT_REPEATED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
-class HttpxClient:
-    """Sends by an `httpx.Client`. With `make` it can have a fresh connection: that of another client."""
+class _ViaHttpx(Generic[C]):
+    """With `make` it can have a fresh connection: that of another client."""
 
-    def __init__(
-        self, address: Address, client: httpx.Client, make: Callable[[], httpx.Client] | None = None, proxy: str = ""
-    ) -> None:
+    def __init__(self, address: Address, client: C, make: Callable[[], C] | None = None, proxy: str = "") -> None:
         self.timeouts = Timeouts.of(client.timeout)
-        self.where = _where(address, proxy)
+        self.where = f"{address.origin} through the proxy {_without_secret(proxy)}" if proxy else address.origin
         self._base_url = address.url
-        self._client = client
-        self._make = make
+        self._client: C = client
+        self._make: Callable[[], C] | None = make
 
-    @property
-    def is_closed(self) -> bool:
-        return self._client.is_closed
+    def _for(self, attempt: Attempt) -> C | nullcontext[C]:
+        """What is entered to send it, and closed afterwards if it is another client."""
+        return self._make() if attempt.is_fresh and self._make is not None else nullcontext(self._client)
 
+
+class HttpxClient(_ViaHttpx[httpx.Client]):
     def send(self, attempt: Attempt, settle: Settle[T]) -> T:
-        make = self._make if attempt.is_fresh else None
         with (
             _faults(),
-            make() if make else nullcontext(self._client) as client,
+            self._for(attempt) as client,
             client.stream("POST", self._base_url + attempt.path, **_options(attempt)) as response,
         ):
             try:
@@ -70,32 +71,12 @@ class HttpxClient:
         self._client.close()
 
 
-class HttpxAsyncClient:
-    """Sends by an `httpx.AsyncClient`; see HttpxClient."""
-
-    def __init__(
-        self,
-        address: Address,
-        client: httpx.AsyncClient,
-        make: Callable[[], httpx.AsyncClient] | None = None,
-        proxy: str = "",
-    ) -> None:
-        self.timeouts = Timeouts.of(client.timeout)
-        self.where = _where(address, proxy)
-        self._base_url = address.url
-        self._client = client
-        self._make = make
-
-    @property
-    def is_closed(self) -> bool:
-        return self._client.is_closed
-
+class HttpxAsyncClient(_ViaHttpx[httpx.AsyncClient]):
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T:
-        make = self._make if attempt.is_fresh else None
         with _faults():
             async with (
-                within(attempt.limit(None)),
-                make() if make else nullcontext(self._client) as client,
+                timeout(attempt.limit(None)),
+                self._for(attempt) as client,
                 client.stream("POST", self._base_url + attempt.path, **_options(attempt)) as response,
             ):
                 try:
@@ -127,10 +108,6 @@ def ours(tls: ssl.SSLContext | None) -> dict[str, Any]:
     }
 
 
-def _where(address: Address, proxy: str) -> str:
-    return f"{address.origin} through the proxy {_without_secret(proxy)}" if proxy else address.origin
-
-
 def _without_secret(proxy: str) -> str:
     scheme, _, rest = proxy.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
@@ -150,6 +127,8 @@ def _answer(response: httpx.Response, content: bytearray) -> Answer:
 def _faults() -> Iterator[None]:
     try:
         yield
+    except TimeoutError as error:
+        raise deadline_fault() from error
     except _FAULTS as error:
         raise ConnectionFault(
             type(error).__name__,

@@ -11,7 +11,7 @@ const DIRECTORY = fileURLToPath(new URL('../clients/typescript/dist/', import.me
  * The TypeScript client as ECMAScript modules, for programs that run outside of Jest. In a directory of its own, since another
  * suite builds the package meanwhile.
  */
-export async function compiledClient(): Promise<{ directory: string; url: string; remove: () => void }> {
+export async function compiledClient() {
   mkdirSync(DIRECTORY, { recursive: true });
   const directory = mkdtempSync(join(DIRECTORY, 'client-'));
   for (const file of readdirSync(SOURCE, { recursive: true, encoding: 'utf8' })) {

@@ -1,0 +1,1 @@
+export function compiledClient(): Promise<{ directory: string; url: string; remove: () => void }>;
