@@ -548,6 +548,7 @@ DROPS = {
     "async": "asyncio.run(use_and_drop())",
     "async, in a cycle at the end": "graph = Graph(); asyncio.run(use(graph.saver))",
     "async, used when the loop ends": "asyncio.run(use_when_the_loop_ends(HttpCheckpointSaver(url)))",
+    "async, with httpx": "import httpx; asyncio.run(use(HttpCheckpointSaver(url, async_client=httpx.AsyncClient)))",
     "async, at the end": "saver = HttpCheckpointSaver(url); asyncio.run(use(saver)); asyncio.run(use(saver))",
 }
 

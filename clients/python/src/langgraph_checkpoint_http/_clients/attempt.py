@@ -6,9 +6,11 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+
+from langgraph_checkpoint_http._clients.process import this_process
 
 T = TypeVar("T")
 
@@ -162,6 +164,20 @@ else:
             assert self._task is not None
             self._is_over = True
             self._task.cancel()
+
+
+async def until_the_loop_ends(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+    """asyncio.run ends every generator that has begun, so connections do not outlive their loop.
+
+    A child leaves them to its parent. `close` is a method of whoever holds the generator: held by each other, both stay
+    until the collector finds them, since a generator that is dropped just before the end would not be ended.
+    """
+    process = this_process()
+    try:
+        yield
+    finally:
+        if process == this_process():
+            await close()
 
 
 def shares(found: Sequence[T], ends: float) -> Iterator[tuple[T, float, bool]]:

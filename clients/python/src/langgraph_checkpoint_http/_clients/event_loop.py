@@ -23,10 +23,10 @@ from langgraph_checkpoint_http._clients.attempt import (
     shares,
     silence,
     timeout,
+    until_the_loop_ends,
 )
 from langgraph_checkpoint_http._clients.http1 import AnswerReader, Head
 from langgraph_checkpoint_http._clients.kept import Kept
-from langgraph_checkpoint_http._clients.process import this_process
 
 # How long the end of a TLS session is waited for.
 _CLOSE_SECONDS = 1.0
@@ -42,7 +42,6 @@ class EventLoopClient:
         self._head = Head(address)
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._process = this_process()
         self._kept: Kept[_Connection] = Kept()
         self._end: AsyncGenerator[None, None] | None = None
 
@@ -71,7 +70,7 @@ class EventLoopClient:
 
     async def _connect(self, attempt: Attempt) -> _Connection:
         if self._end is None and not self._kept.is_closed:  # Once it is, no connection is kept any more.
-            self._end = self._until_the_loop_ends()
+            self._end = until_the_loop_ends(self._close)
             await anext(self._end)
         allowed = attempt.limit(attempt.timeouts.connect)
         ends = time.monotonic() + allowed
@@ -119,20 +118,15 @@ class EventLoopClient:
             raise
         return connection
 
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        """asyncio.run ends every such generator, so connections do not outlive their loop."""
-        try:
-            yield
-        finally:
-            self._end = None
-            if self._process == this_process():
-                idle = self._kept.close()
-                for connection in idle:
-                    connection.close()
-                if idle:
-                    await asyncio.wait([connection.closed for connection in idle], timeout=_CLOSE_SECONDS)
-                    for connection in idle:
-                        connection.abort()
+    async def _close(self) -> None:
+        self._end = None
+        idle = self._kept.close()
+        for connection in idle:
+            connection.close()
+        if idle:
+            await asyncio.wait([connection.closed for connection in idle], timeout=_CLOSE_SECONDS)
+            for connection in idle:
+                connection.abort()
 
 
 class _Connection(asyncio.Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
@@ -23,6 +23,7 @@ from langgraph_checkpoint_http._clients.attempt import (
     Timeouts,
     deadline_fault,
     timeout,
+    until_the_loop_ends,
 )
 from langgraph_checkpoint_http._clients.kept import KEPT_SECONDS
 
@@ -72,7 +73,12 @@ class HttpxClient(_ViaHttpx[httpx.Client]):
 
 
 class HttpxAsyncClient(_ViaHttpx[httpx.AsyncClient]):
+    _end: AsyncGenerator[None, None] | None = None
+
     async def send(self, attempt: Attempt, settle: Settle[T]) -> T:
+        if self._make is not None and self._end is None:  # One that was given is its owner's.
+            self._end = until_the_loop_ends(self._close)
+            await anext(self._end)
         with _faults():
             async with (
                 timeout(attempt.limit(None)),
@@ -93,6 +99,12 @@ class HttpxAsyncClient(_ViaHttpx[httpx.AsyncClient]):
                     raise
 
     async def aclose(self) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            await end.aclose()
+
+    async def _close(self) -> None:
+        self._end = None
         await self._client.aclose()
 
 
