@@ -10,28 +10,30 @@ export interface Rows {
 }
 
 /**
- * The threads that have such rows in any of the tables. One table after the other, since those of an adopted database order ids by
- * its locale and ours byte by byte. `values` are those of the conditions, from `$2` on.
+ * The threads that have such rows in any of the tables, each once, also when it is stored anew meanwhile: their ids are kept, some 100 bytes
+ * each. One table after the other, since those of an adopted database order ids by its locale and ours byte by byte. `values` are
+ * those of the conditions, from `$2` on.
  */
 export async function* threadsWith(
   client: Client,
   tables: Rows[],
   values: unknown[],
 ): AsyncGenerator<StoredThreadId> {
-  for (const [at, { table, condition }] of tables.entries()) {
-    const isKnown = tables
-      .slice(0, at)
-      .map((before) => `exists (select from ${before.table} where thread_id = t.id and ${before.condition})`);
+  const given = new Set<StoredThreadId>();
+  for (const { table, condition } of tables) {
     const sql = `
-      select id, ${isKnown.length === 0 ? 'false' : isKnown.join(' or ')} as is_known
-        from (select distinct thread_id as id
-                from ${table}
-               where thread_id > $1 and ${condition}
-               order by thread_id
-               limit ${BATCH}) as t`;
+      select distinct thread_id as id
+        from ${table}
+       where thread_id > $1 and ${condition}
+       order by thread_id
+       limit ${BATCH}`;
     for (let last = ''; ;) {
-      const { rows } = await client.query<{ id: StoredThreadId; is_known: boolean }>(sql, [last, ...values]);
-      for (const { id, is_known: isGiven } of rows) if (!isGiven) yield id;
+      const { rows } = await client.query<{ id: StoredThreadId }>(sql, [last, ...values]);
+      for (const { id } of rows) {
+        if (given.has(id)) continue;
+        given.add(id);
+        yield id;
+      }
       if (rows.length < BATCH) break;
       last = rows.at(-1)?.id ?? '';
     }
