@@ -28,6 +28,7 @@ const SUITES = [
     'delta-channel-history',
   ],
   ...['capture', 'merging', 'plans', 'adoption', 'commands', 'interchange', 'embedded'],
+  ...['blob-storage', 'blobs'],
 ].map((name) => `test/${name}.e2e-spec.ts`);
 
 const { values: options, positionals: chosen } = parseArgs({
