@@ -40,7 +40,7 @@ export default {
       // What one request and its answer are about, once more without the fast path, and with values stored as deltas.
       testMatch: [
         '<rootDir>/test/{batch,capture,copy-thread,delete-thread,delta-channel-history,get-tuple,http,limits,list}.e2e-spec.ts',
-        '<rootDir>/test/{outage,properties,prune,put,put-writes,refusals,tenants}.e2e-spec.ts',
+        '<rootDir>/test/{properties,prune,put,put-writes,refusals,tenants}.e2e-spec.ts',
       ],
       globals: { SETTINGS: { ...SETTINGS, FAST_PATH: 'false', BLOB_STORAGE: 'delta' } },
     },
