@@ -127,6 +127,8 @@ export class Statement {
     private readonly before = '',
     /** Without room for its rows the statement fails with a `NoRoomError`. */
     readonly reading: Reading | null = null,
+    /** Gives each `bytea` as a Buffer. */
+    private readonly keepsBytes = false,
   ) {
     this.isBefore = before !== '';
   }
@@ -154,7 +156,7 @@ export class Statement {
   }
 
   handleRowDescription({ fields }: { fields: Field[] }): void {
-    this.decoders = fields.map(decoderOf);
+    this.decoders = fields.map((field) => decoderOf(field, this.keepsBytes));
   }
 
   handleDataRow(row: DataRow | LostRow): void {
@@ -409,13 +411,14 @@ function lengthOf(bytes: Buffer, at: number): number {
 
 type Decoder = (bytes: Buffer, start: number, end: number, isOwn: boolean) => string | number | Buffer;
 
-function decoderOf({ dataTypeID }: Field): Decoder {
-  if (dataTypeID === OIDS.bytea) return bytea;
+function decoderOf({ dataTypeID }: Field, keepsBytes: boolean): Decoder {
+  if (dataTypeID === OIDS.bytea) return keepsBytes ? bytesOf : bytea;
   return dataTypeID === OIDS.int4 ? int4 : utf8;
 }
 
-const bytea: Decoder = (bytes, start, end, isOwn) => {
-  if (end - start < LARGE) return bytes.toString('base64', start, end);
+const bytea: Decoder = (bytes, start, end, isOwn) =>
+  end - start < LARGE ? bytes.toString('base64', start, end) : bytesOf(bytes, start, end, isOwn);
+const bytesOf: Decoder = (bytes, start, end, isOwn) => {
   if (isOwn) return bytes.subarray(start, end);
   const large = Buffer.allocUnsafe(end - start);
   bytes.copy(large, 0, start, end);

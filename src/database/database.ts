@@ -185,13 +185,21 @@ export class Database implements OnApplicationShutdown {
 
   /**
    * What `Kind.run` is made of: runs a statement in a turn of the tenant's, and gives its rows as arrays. On the fast path a
-   * `bytea` is what `Statement` makes of it, otherwise a Buffer. @throws as `query`; TooManyBytesError, NoRoomError
+   * `bytea` is what `Statement` makes of it, otherwise, and when it `keepsBytes`, a Buffer.
+   *
+   * @throws as `query`; TooManyBytesError, NoRoomError
    */
-  async send<Row>(sql: string, values: Parameter[], mode: Mode, maxBytes = Infinity): Promise<Row[]> {
+  async send<Row>(
+    sql: string,
+    values: Parameter[],
+    mode: Mode,
+    maxBytes = Infinity,
+    keepsBytes = false,
+  ): Promise<Row[]> {
     const { rows } = await this.retry(() =>
       this.read(mode, (reading) =>
         this.settings.fastPath
-          ? this.run(new Statement(this.nameOf(sql), sql, values, maxBytes, this.before, reading))
+          ? this.run(new Statement(this.nameOf(sql), sql, values, maxBytes, this.before, reading, keepsBytes))
           : this.sendPlainly(sql, values, maxBytes, reading),
       ),
     );

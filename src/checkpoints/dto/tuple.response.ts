@@ -110,6 +110,8 @@ export function answerOf(make: (large: Buffer[]) => string): string | JsonWithBl
   }
 }
 
+/** In bytes: less is part of the text. */
+const LARGE = 64 * 1024;
 const NEEDS_ESCAPING = /["\\\u0000-\u001f\ud800-\udfff]/;
 
 /** A JSON string, or null. `JSON.stringify` takes twice as long, which is half of what a list of 100 takes here. */
@@ -121,6 +123,7 @@ export function text(value: string | null): string {
 function bytesJson(bytes: StoredBytes | null, large: Buffer[]): string {
   if (bytes === null) return 'null';
   if (typeof bytes === 'string') return `"${bytes}"`;
+  if (bytes.length < LARGE) return `"${bytes.toString('base64')}"`;
   large.push(bytes);
   return `"${PLACE}"`;
 }

@@ -57,7 +57,7 @@ export class CheckpointRepository {
     const values = new StoredValues(
       tables,
       recent,
-      (...statement) => this.database.send(...statement),
+      (...statement) => this.database.send(...statement, true),
       metrics.deltas,
     );
     this.reads = new ReadStatements(

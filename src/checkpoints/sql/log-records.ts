@@ -1,5 +1,4 @@
 import type { DeltaMetrics } from '../../observability/metrics/metrics.js';
-import { LARGE } from '../../database/binary-client.js';
 import { bigintArray, intArray, textArray } from './postgres-array.js';
 import type { Tables } from './tables.js';
 import { ROW_BYTES, splitsOf } from '../blob-storage/planner.js';
@@ -9,8 +8,8 @@ import type { InLog, RecentValue, RecentValues } from '../blob-storage/recent-va
 import { DELTA_TYPE, type StoredBytes } from '../domain/checkpoint.js';
 import type { StoredThreadId } from '../domain/tenant.js';
 
-/** Of a log, by the number of the record: on the fast path a small one is Base64. */
-export type RecordRow = [n: number, at: number, delta: StoredBytes, isContinued: number];
+/** Of a log, by the number of the record. */
+export type RecordRow = [n: number, at: number, delta: Buffer, isContinued: number];
 
 /** Runs the statement of `recordsSql`. */
 export type FetchRecords = (sql: string, parameters: Buffer[]) => Promise<RecordRow[]>;
@@ -141,7 +140,7 @@ async function fetchLogs(logs: Log[], tables: Tables, fetch: FetchRecords): Prom
   for (const [n, at, delta, isContinued] of rows) {
     const log = logs[n - 1] as Log;
     const name = `record ${at} of log ${log.log} of thread ${log.threadId}`;
-    log.records[at] = named({ name }, () => readRecord(bytesOf(delta)));
+    log.records[at] = named({ name }, () => readRecord(delta));
     log.isContinued ||= isContinued === 1;
   }
 }
@@ -168,7 +167,7 @@ function placeOf(holder: Holder): { place: Place; bytes: Buffer } {
 
 function put({ row }: Holder, value: Buffer): void {
   row.type = (row.type as string).slice(DELTA_TYPE.length);
-  row.blob = value.length < LARGE ? value.toString('base64') : value;
+  row.blob = value;
 }
 
 function bytesOf(bytes: StoredBytes): Buffer {
