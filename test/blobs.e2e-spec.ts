@@ -275,22 +275,6 @@ describe('compact', () => {
     expect(await asJson('compact')).toEqual(would);
   });
 
-  it('stores nothing while an instance of an older release is connected, which could not read it', async () => {
-    app = await startApp();
-    await converse('a', 4);
-    const before = await rows();
-    await app.database.sql(`set application_name = 'checkpoint-backend'`);
-    expect(await blobs('compact')).toMatchObject({
-      code: 1,
-      output: '',
-      errors: expect.stringMatching(
-        /^error: blobs compact: 1 connections of instances of an older release are open/,
-      ),
-    });
-    expect(await rows()).toEqual(before);
-    expect(await asJson('compact', '--dry-run')).toMatchObject({ threads: 1 });
-  });
-
   it('leaves values alone that have nothing in common, however large', async () => {
     app = await startApp();
     const thread_id = aThread();

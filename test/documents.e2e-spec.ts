@@ -224,7 +224,7 @@ describe('with the limits as they come', () => {
   /** The most private memory of the service's Postgres process while the work is done, in MB; null on another machine. */
   const peak = async (work: () => Promise<unknown>): Promise<number | null> => {
     const [row] = await app.database.sql<{ pid: number }>(
-      `select pid from pg_stat_activity where application_name = 'checkpoint-backend 2' and datname = current_database()`,
+      `select pid from pg_stat_activity where application_name = 'checkpoint-backend' and datname = current_database()`,
     );
     let most: number | null = null;
     const look = () => {

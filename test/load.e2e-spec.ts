@@ -25,7 +25,7 @@ async function start(environment: Record<string, string>): Promise<void> {
 async function connections(): Promise<number> {
   const [row] = await database.sql<{ count: number }>(
     `select count(*)::int from pg_stat_activity
-      where datname = current_database() and application_name = 'checkpoint-backend 2'`,
+      where datname = current_database() and application_name = 'checkpoint-backend'`,
   );
   return row?.count ?? 0;
 }

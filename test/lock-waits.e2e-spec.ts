@@ -219,7 +219,7 @@ describe('what one statement asks too much', () => {
   const pids = async () => {
     await database.sql('select pg_stat_clear_snapshot()');
     const rows = await database.sql<{ pid: number }>(
-      `select pid from pg_stat_activity where datname = current_database() and application_name = 'checkpoint-backend 2'`,
+      `select pid from pg_stat_activity where datname = current_database() and application_name = 'checkpoint-backend'`,
     );
     return rows.map(({ pid }) => pid);
   };

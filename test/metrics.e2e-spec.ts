@@ -190,7 +190,7 @@ describe('GET /metrics', () => {
     await app.post('get-tuple', { thread_id: 't' });
     await database.sql(
       `select pg_terminate_backend(pid) from pg_stat_activity
-        where datname = current_database() and application_name = 'checkpoint-backend 2' and state = 'idle'`,
+        where datname = current_database() and application_name = 'checkpoint-backend' and state = 'idle'`,
     );
     await whileLocked(async () => {
       const answer = app.post('get-tuple', { thread_id: 't' });

@@ -24,7 +24,7 @@ describe('when the database goes away', () => {
   const reopen = () => {
     network.mode = 'open';
   };
-  const ours = `from pg_stat_activity where datname = current_database() and application_name = 'checkpoint-backend 2'`;
+  const ours = `from pg_stat_activity where datname = current_database() and application_name = 'checkpoint-backend'`;
   /** Until so many statements of the service wait for a lock. */
   const untilBlocked = async (count: number) => {
     for (;;) {

@@ -1,7 +1,7 @@
 import { Settings } from '../config/env.js';
 import { budgetOf } from './server.js';
 
-const SERVER = { max: 100, reserved: 3, own: 0, older: 0, others: 0 };
+const SERVER = { max: 100, reserved: 3, own: 0, others: 0 };
 
 describe('the budget of connections', () => {
   const settings = (instances: number) =>

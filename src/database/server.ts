@@ -3,10 +3,7 @@ import type { Settings } from '../config/env.js';
 import { faultOf, isAnswer } from './faults.js';
 import { beforeStatements, optionsOf, SESSION, withOptions } from './session.js';
 
-/** The name of connections whose release cannot read deltas: it would answer them as if they were values. */
-const OLDER_NAME = 'checkpoint-backend';
-/** That of our own. */
-export const APPLICATION_NAME = `${OLDER_NAME} 2`;
+export const APPLICATION_NAME = 'checkpoint-backend';
 
 /** SQL: the columns of `Connections`. Other roles' rows show no more than their database, hence the `coalesce`. */
 export const CONNECTIONS = `
@@ -15,12 +12,10 @@ export const CONNECTIONS = `
     operator(pg_catalog.+) coalesce(pg_catalog.current_setting('reserved_connections', true)::int, 0) as reserved,
   (select pg_catalog.count(*)::int from pg_catalog.pg_stat_activity
     where coalesce(backend_type, 'client backend') operator(pg_catalog.=) 'client backend' and datid is not null
-      and application_name operator(pg_catalog.=) any(array['${APPLICATION_NAME}', '${OLDER_NAME}'])) as own,
-  (select pg_catalog.count(*)::int from pg_catalog.pg_stat_activity
-    where datname operator(pg_catalog.=) pg_catalog.current_database() and application_name operator(pg_catalog.=) '${OLDER_NAME}') as older,
+      and application_name operator(pg_catalog.=) '${APPLICATION_NAME}') as own,
   (select pg_catalog.count(*)::int from pg_catalog.pg_stat_activity
     where coalesce(backend_type, 'client backend') operator(pg_catalog.=) 'client backend' and datid is not null
-      and application_name operator(pg_catalog.<>) all(array['${APPLICATION_NAME}', '${OLDER_NAME}'])) as others`;
+      and application_name operator(pg_catalog.<>) '${APPLICATION_NAME}') as others`;
 
 /** The connections of the server: how many it allows, how many of them for superusers, and who has how many now. */
 export interface Connections {
@@ -28,8 +23,6 @@ export interface Connections {
   reserved: number;
   /** Of every instance. */
   own: number;
-  /** In this database, of instances that cannot read deltas. */
-  older: number;
   others: number;
 }
 
@@ -93,20 +86,6 @@ export async function inspectServer(settings: Settings, databaseUrl: string): Pr
   } finally {
     await client.end();
   }
-}
-
-/** Asks the server about its connections alone. */
-export async function connectionsOf(client: Client): Promise<Connections> {
-  const { rows } = await client.query<Connections>(`select ${CONNECTIONS}`);
-  return rows[0] as Connections;
-}
-
-/** An older release would answer deltas as if they were values. `what` is what stores them. @throws Error */
-export function refuseOlder(what: string, { older }: Connections): void {
-  if (older === 0) return;
-  throw new Error(
-    `${what}: ${older} connections of instances of an older release are open, which cannot read deltas; stop these instances first`,
-  );
 }
 
 /** Where Postgres cannot, on some systems, it refuses the setting. */

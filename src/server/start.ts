@@ -4,7 +4,7 @@ import { STOP_SIGNALS, Workers } from './workers.js';
 import { misspeltInEnvironment, type Settings, settingsFromEnvironment } from '../config/env.js';
 import { leaseDatabase } from '../database/database-lease.js';
 import { inspectRights, migrate } from '../database/migrate.js';
-import { budgetOf, inspectServer, refuseOlder, type Server } from '../database/server.js';
+import { budgetOf, inspectServer, type Server } from '../database/server.js';
 import { createLogger, logWarnings } from '../observability/logging.js';
 import { MetricsServer } from '../observability/metrics/metrics-server.js';
 import { Metrics } from '../observability/metrics/metrics.js';
@@ -49,11 +49,12 @@ async function serveUntilStopped(settings: Settings, logger: Logger): Promise<vo
       logger.info(ran.length > 0 ? `migrated: ${ran.join(', ')}` : 'the schema is up to date');
     }
     // One that is out of reach is reported by those who serve.
-    const server = await inspectServer(settings, database.url).catch(() => null);
-    if (server !== null) {
-      if (settings.blobStorage === 'delta') refuseOlder('BLOB_STORAGE=delta', server.connections);
-      logServer(settings, server, logger);
-    }
+    await inspectServer(settings, database.url).then(
+      (server) => {
+        logServer(settings, server, logger);
+      },
+      () => undefined,
+    );
     // Readiness says the same for as long as it lasts.
     const unfit = await inspectRights(settings, database.url).catch(() => null);
     if (unfit !== null) logger.error(unfit);
