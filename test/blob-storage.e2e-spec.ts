@@ -150,6 +150,29 @@ describe.each(MODES)('BLOB_STORAGE=delta %s', (_, settings) => {
     ]);
   });
 
+  it('tells values apart whose channel and version read alike together', async () => {
+    app = await start();
+    const thread_id = aThread();
+    const blobs = [
+      { channel: 'a b', version: '1', blob: randomBytes(20_000) },
+      { channel: 'b', version: '1 a', blob: randomBytes(20_000) },
+    ];
+    const stored = await app.post(
+      'put',
+      aPut({
+        thread_id,
+        checkpoint: { v: 4, channel_values: {}, channel_versions: { 'a b': '1', b: '1 a' } },
+        blobs: blobs.map((blob) => ({ ...blob, type: 'msgpack', blob: base64(blob.blob) })),
+      }),
+    );
+    expect(stored.status).toBe(200);
+    const { json } = await app.post('get-tuple', { thread_id });
+    const found = new Map(
+      json.blobs.map((one: { channel: string; blob: string }) => [one.channel, one.blob]),
+    );
+    for (const { channel, blob } of blobs) expect(found.get(channel)).toBe(base64(blob));
+  });
+
   it('stores writes that contain a value of their thread by it', async () => {
     app = await start();
     const conversation = new Conversation(8000);

@@ -19,10 +19,16 @@ const MAX_HITS = 64;
 /** Shorter ones are not searched for. */
 const MIN_CONTAINED = 512;
 
+/** What may still be looked through for one request, in bytes: some 120 ms of the event loop for blocks, 20 ms for pieces. */
+export class Effort {
+  blocks = 2 * 1024 * 1024;
+  contained = 16 * 1024 * 1024;
+}
+
 /** The operations that make `value` out of `base`. */
-export function difference(base: Buffer, value: Buffer): Operation[] {
+export function difference(base: Buffer, value: Buffer, effort = new Effort()): Operation[] {
   if (base.equals(value)) return [copy(0, base.length)];
-  return appended(base, value) ?? spliced(base, value);
+  return appended(base, value) ?? spliced(base, value, effort);
 }
 
 /** The value is the base with more at its end, behind a header that may have changed and grown. */
@@ -41,12 +47,18 @@ function appended(base: Buffer, value: Buffer): Operation[] | null {
   return null;
 }
 
-function spliced(base: Buffer, value: Buffer): Operation[] {
+function spliced(base: Buffer, value: Buffer, effort: Effort): Operation[] {
   const begin = commonPrefix(base, 0, value, 0);
   const end = commonSuffix(base, value, Math.min(base.length, value.length) - begin);
   const middle = value.length - begin - end;
   const old = base.length - begin - end;
-  const hasBlocks = middle > 256 && old >= BLOCK && middle <= MAX_MIDDLE && old <= MAX_MIDDLE;
+  const hasBlocks =
+    middle > 256 &&
+    old >= BLOCK &&
+    middle <= MAX_MIDDLE &&
+    old <= Math.min(MAX_MIDDLE, 16 * middle) &&
+    middle + old <= effort.blocks;
+  if (hasBlocks) effort.blocks -= middle + old;
   return [
     copy(0, begin),
     ...(hasBlocks ? blocks(base, begin, begin + old, value, begin, begin + middle) : [insert(begin, middle)]),
@@ -123,9 +135,10 @@ function hashOf(bytes: Buffer, at: number): number {
  * The operations that make `value` out of `base` when it contains that as a whole but for its ends, as a Send contains the messages
  * of its state; null: it does not.
  */
-export function containing(base: Buffer, value: Buffer): Operation[] | null {
+export function containing(base: Buffer, value: Buffer, effort = new Effort()): Operation[] | null {
   const length = base.length - HEAD - TAIL;
-  if (length < MIN_CONTAINED || length > value.length) return null;
+  if (length < MIN_CONTAINED || length > value.length || value.length > effort.contained) return null;
+  effort.contained -= value.length;
   const lead = Math.floor(length * NEEDLE_AT);
   const needle = base.subarray(HEAD + lead, HEAD + lead + NEEDLE);
   const operations: Operation[] = [];

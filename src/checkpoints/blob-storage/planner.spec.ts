@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto';
 import type { StoredThreadId } from '../domain/tenant.js';
 import { storedThreadId } from '../domain/tenant.js';
 import { readPlace, readRecord, valueAt } from './place.js';
+import { difference, Effort } from './difference.js';
+import { sizeOf } from './operations.js';
 import { Planner } from './planner.js';
 import { RecentValues, type RecentValue } from './recent-values.js';
 
@@ -74,6 +76,33 @@ describe('a value that goes on', () => {
   });
 });
 
+describe('a value that has little to do with its base', () => {
+  const inLog = { log: 1n, at: 0, isTip: false, bytes: 1_000_000, splits: 0 };
+  const base: RecentValue = { bytes: randomBytes(1_000_000), crc: 0, inLog };
+
+  it('is not stored by a log that is much larger', () => {
+    const planner = new Planner(new Map([['c', base]]), []);
+    const value = Buffer.concat([base.bytes.subarray(0, 9000), randomBytes(20)]);
+    expect(planner.plan('c', 't', value)).toMatchObject({ kind: 'first' });
+    const writes = new Planner(new Map([['c', base]]), []);
+    expect(writes.planWrite('c', 't', base.bytes.subarray(0, 9000))).toMatchObject({ kind: 'whole' });
+  });
+
+  it('is looked through for blocks until the request has used up what it may', () => {
+    const old = randomBytes(400_000);
+    const turned = Buffer.concat([
+      randomBytes(8),
+      old.subarray(200_000),
+      old.subarray(0, 200_000),
+      randomBytes(8),
+    ]);
+    const effort = new Effort();
+    const sizes = Array.from({ length: 4 }, () => sizeOf(difference(old, turned, effort)));
+    expect(sizes.slice(0, 2).every((size) => size < 250_000)).toBe(true);
+    expect(sizes.slice(2).every((size) => size > 399_000)).toBe(true);
+  });
+});
+
 describe('the values that were stored last', () => {
   const thread = (tenant: string, id: string) => storedThreadId(tenant, id) as StoredThreadId;
   const set = (values: RecentValues, threadId: StoredThreadId, bytes: number) => {
@@ -114,6 +143,11 @@ describe('the values that were stored last', () => {
     });
     expect(value.bytes.buffer.byteLength).toBe(3000);
     expect(value.bytes.equals(body.subarray(1000, 4000))).toBe(true);
+    const written = { bytes: body.subarray(1000, 4000), crc: 0, inLog: null };
+    const values = new RecentValues(100_000);
+    values.set(thread('', 't'), '', { checkpointId: '1', values: new Map() });
+    values.add(thread('', 't'), '', '1', [written]);
+    expect(written.bytes.buffer.byteLength).toBe(3000);
   });
 
   it('are found by nobody but their own thread', () => {

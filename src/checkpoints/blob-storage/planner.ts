@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { StorageKind } from '../../observability/metrics/metrics.js';
 import { DELTA_TYPE } from '../domain/checkpoint.js';
-import { beginsAlike, containing, difference, isWorth } from './difference.js';
+import { beginsAlike, containing, difference, Effort, isWorth } from './difference.js';
 import { type Operation, copy, sizeOf } from './operations.js';
 import { firstRecord, type LogVersion, record, writePlace } from './place.js';
 import type { InLog, RecentValue } from './recent-values.js';
@@ -45,6 +45,7 @@ const MAX_STEPS = 1 << 20;
 const LEAF_SHARE = 0.1;
 /** Of the values of other channels so many are tried for each one, and no longer ones are searched through. */
 const MAX_TRIED = 4;
+const MAX_OTHERS = 32;
 const MAX_SEARCHED = 8 * 1024 * 1024;
 
 /**
@@ -54,12 +55,18 @@ const MAX_SEARCHED = 8 * 1024 * 1024;
 export class Planner {
   private readonly used = new Map<string, Base>();
   readonly records: NewRecord[] = [];
+  /** Of each log the number of the record that this request adds. */
+  private readonly added = new Map<bigint, number>();
+  private readonly others: RecentValue[];
+  private readonly effort = new Effort();
 
   /** `own`: the values of the channels before; `others`: values of the thread that are in logs, the likeliest first. */
   constructor(
     private readonly own: ReadonlyMap<string, RecentValue>,
-    private readonly others: RecentValue[],
-  ) {}
+    others: RecentValue[],
+  ) {
+    this.others = others.slice(0, MAX_OTHERS);
+  }
 
   /** In the order in which the statement locks them. */
   get bases(): Base[] {
@@ -81,7 +88,10 @@ export class Planner {
   }
 
   private stored(type: string, planned: Omit<Stored, 'type'>): Stored {
-    if (planned.kind === 'first' || planned.kind === 'delta') this.others.unshift(planned.value);
+    if (planned.kind === 'first' || planned.kind === 'delta') {
+      this.others.unshift(planned.value);
+      this.others.length = Math.min(this.others.length, MAX_OTHERS);
+    }
     return { type: planned.kind === 'whole' ? type : DELTA_TYPE + type, ...planned };
   }
 
@@ -95,7 +105,7 @@ export class Planner {
   private differ(channel: string, value: RecentValue): Omit<Stored, 'type'> | null {
     const base = this.own.get(channel);
     if (base === undefined || !isInLog(base)) return null;
-    const operations = difference(base.bytes, value.bytes);
+    const operations = difference(base.bytes, value.bytes, this.effort);
     return isWorth(operations, value.bytes) ? this.leaf(base, operations, value) : null;
   }
 
@@ -105,7 +115,9 @@ export class Planner {
     let best: (Found & { size: number }) | null = null;
     for (const base of this.others.slice(0, MAX_TRIED)) {
       if (!isInLog(base)) continue;
-      const operations = base.bytes.equals(bytes) ? [copy(0, bytes.length)] : containing(base.bytes, bytes);
+      const operations = base.bytes.equals(bytes)
+        ? [copy(0, bytes.length)]
+        : containing(base.bytes, bytes, this.effort);
       if (operations === null) continue;
       const size = sizeOf(operations);
       if (size < (best?.size ?? Infinity)) best = { base, operations, size };
@@ -123,7 +135,7 @@ export class Planner {
     let leaf: Found | null = null;
     let isAlike = false;
     for (const base of this.candidates(channel, value)) {
-      const operations = difference(base.bytes, value.bytes);
+      const operations = difference(base.bytes, value.bytes, this.effort);
       if (!isWorth(operations, value.bytes)) continue;
       isAlike = true;
       if (!isInLog(base)) continue;
@@ -184,7 +196,9 @@ export class Planner {
       bytes: base.inLog.bytes + delta.length + ROW_BYTES,
       splits: base.inLog.splits + splitsOf(operations),
     };
-    this.records.push({ log: inLog.log, at: inLog.at, delta });
+    this.add(inLog, delta);
+    // Whatever else is planned meanwhile: it would lose.
+    base.inLog.isTip = false;
     return { kind: 'delta', blob: writePlace(inLog, bytes, crc), value: { bytes, crc, inLog } };
   }
 
@@ -192,17 +206,18 @@ export class Planner {
     const delta = firstRecord(bytes, crc);
     const log = randomBytes(8).readBigInt64BE();
     const inLog: InLog = { log, at: 0, isTip: true, bytes: delta.length + ROW_BYTES, splits: 0 };
-    this.records.push({ log, at: 0, delta });
+    this.add(inLog, delta);
     return { kind: 'first', blob: writePlace(inLog, bytes, crc), value: { bytes, crc, inLog } };
   }
 
-  /** Null when reading it might come to too many pieces. */
+  /** Null when its log is much larger, or reading it might come to too many pieces. */
   private leaf(
     base: RecentValue & { inLog: InLog },
     operations: Operation[],
     value: RecentValue,
   ): Omit<Stored, 'type'> | null {
     const { inLog } = base;
+    if (inLog.bytes > AMPLIFICATION * value.bytes.length + SLACK_BYTES) return null;
     const copies = operations.filter(({ isCopy }) => isCopy).length;
     if (copies * (1 + inLog.splits) * (inLog.at + 2) > MAX_STEPS) return null;
     this.use(base);
@@ -211,12 +226,17 @@ export class Planner {
 
   /** A record of this very request needs no check. */
   private use({ crc, inLog: { log, at } }: RecentValue & { inLog: InLog }): void {
-    if (this.records.some((record) => record.log === log && record.at === at)) return;
+    if (this.added.get(log) === at) return;
     this.used.set(`${log} ${at}`, { log, at, crc });
   }
 
+  private add({ log, at }: InLog, delta: Buffer): void {
+    this.records.push({ log, at, delta });
+    this.added.set(log, at);
+  }
+
   private isUsed({ log }: InLog): boolean {
-    return this.records.some((record) => record.log === log);
+    return this.added.has(log);
   }
 }
 

@@ -29,6 +29,8 @@ export interface RecentCheckpoint {
 /** Of a thread, by namespace; the one that was used last is the last. */
 interface Thread {
   namespaces: Map<string, RecentCheckpoint>;
+  /** Those in logs, by log and number. */
+  versions: Map<string, RecentValue>;
   bytes: number;
 }
 
@@ -64,26 +66,30 @@ export class RecentValues {
   /** The values of a thread that are in logs, those of the namespace that was used last first. */
   inLogs(threadId: StoredThreadId): RecentValue[] {
     const namespaces = [...(this.threadOf(threadId)?.namespaces.values() ?? [])].reverse();
-    return namespaces.flatMap(({ values, written = [] }) =>
-      [...values.values(), ...written].filter(({ inLog }) => inLog !== null),
-    );
+    return namespaces.flatMap((checkpoint) => valuesOf(checkpoint).filter(({ inLog }) => inLog !== null));
   }
 
   /** The value at that version of a log. */
   at(threadId: StoredThreadId, { log, at }: LogVersion): RecentValue | null {
-    return this.inLogs(threadId).find(({ inLog }) => inLog?.log === log && inLog.at === at) ?? null;
+    return this.threadOf(threadId)?.versions.get(`${log} ${at}`) ?? null;
   }
 
   set(threadId: StoredThreadId, ns: string, checkpoint: RecentCheckpoint): void {
-    const thread: Thread = this.threadOf(threadId) ?? { namespaces: new Map(), bytes: 0 };
-    for (const { values } of thread.namespaces.values()) retire(values, checkpoint.values);
-    for (const value of checkpoint.values.values()) keepAlone(value);
+    const thread: Thread = this.threadOf(threadId) ?? {
+      namespaces: new Map(),
+      versions: new Map(),
+      bytes: 0,
+    };
+    const newest = newestOf(checkpoint.values);
+    for (const { values } of thread.namespaces.values()) retire(values, newest);
+    for (const value of valuesOf(checkpoint)) keepAlone(value);
     thread.namespaces.delete(ns);
     thread.namespaces.set(ns, checkpoint);
     const [oldest] = thread.namespaces.keys();
     if (thread.namespaces.size > MAX_NAMESPACES && oldest !== undefined) thread.namespaces.delete(oldest);
     this.forget(threadId);
     thread.bytes = bytesOf(thread);
+    thread.versions = versionsOf(thread);
     if (thread.bytes > this.maxBytes) return;
     const tenant = tenantOfThread(threadId);
     const owner = this.tenants.get(tenant) ?? { threads: new Map(), bytes: 0 };
@@ -143,22 +149,43 @@ function keepAlone(value: RecentValue): void {
   value.bytes = own;
 }
 
-/** Versions that others now come after in their log are no tips any more. */
-function retire(values: Map<string, RecentValue>, newer: Map<string, RecentValue>): void {
+function valuesOf({ values, written = [] }: RecentCheckpoint): RecentValue[] {
+  return [...values.values(), ...written];
+}
+
+/** The number of the last version of each log. */
+function newestOf(values: Map<string, RecentValue>): Map<bigint, number> {
+  const newest = new Map<bigint, number>();
   for (const { inLog } of values.values()) {
-    if (inLog === null) continue;
-    for (const { inLog: other } of newer.values()) {
-      if (other !== null && other !== inLog && other.log === inLog.log && other.at > inLog.at)
-        inLog.isTip = false;
+    if (inLog !== null) newest.set(inLog.log, Math.max(inLog.at, newest.get(inLog.log) ?? 0));
+  }
+  return newest;
+}
+
+/** Versions that others now come after in their log are no tips any more. */
+function retire(values: Map<string, RecentValue>, newest: Map<bigint, number>): void {
+  for (const { inLog } of values.values()) {
+    if (inLog !== null && (newest.get(inLog.log) ?? 0) > inLog.at) inLog.isTip = false;
+  }
+}
+
+function versionsOf({ namespaces }: Thread): Map<string, RecentValue> {
+  const versions = new Map<string, RecentValue>();
+  for (const checkpoint of namespaces.values()) {
+    for (const value of valuesOf(checkpoint)) {
+      if (value.inLog !== null) versions.set(`${value.inLog.log} ${value.inLog.at}`, value);
     }
   }
+  return versions;
 }
 
 function bytesOf({ namespaces }: Thread): number {
   const seen = new Set<Buffer>();
   let bytes = 0;
-  for (const { values, written = [] } of namespaces.values()) {
-    for (const value of [...values.values(), ...written]) {
+  for (const [ns, checkpoint] of namespaces) {
+    bytes += OVERHEAD + 2 * (ns.length + checkpoint.checkpointId.length);
+    for (const channel of checkpoint.values.keys()) bytes += 2 * channel.length;
+    for (const value of valuesOf(checkpoint)) {
       bytes += OVERHEAD + (seen.has(value.bytes) ? 0 : value.bytes.length);
       seen.add(value.bytes);
     }

@@ -1,7 +1,7 @@
 import type { DeltaMetrics, StorageKind } from '../../observability/metrics/metrics.js';
 import { MIN_BYTES, Planner } from '../blob-storage/planner.js';
 import type { RecentCheckpoint, RecentValue, RecentValues } from '../blob-storage/recent-values.js';
-import type { CheckpointKey, NewCheckpoint, PendingWrite } from '../domain/checkpoint.js';
+import type { ChannelBlob, CheckpointKey, NewCheckpoint, PendingWrite } from '../domain/checkpoint.js';
 import type { StoredThreadId } from '../domain/tenant.js';
 import type { Deltas } from './store.statement.js';
 import type { StoredParts, StoredValues } from './stored-values.js';
@@ -39,7 +39,7 @@ export class DeltaStorage {
     const values = new Map(own);
     const kinds: StorageKind[] = [];
     let saved = 0;
-    const blobs = new Map<string, NewCheckpoint['blobs'][number]>();
+    const blobs = new Map<ChannelBlob, ChannelBlob>();
     // Those with a value before come first: a Send contains what another channel gets in the same request.
     const ordered = checkpoint.blobs.toSorted(
       (a, b) => Number(own.has(b.channel)) - Number(own.has(a.channel)),
@@ -53,12 +53,12 @@ export class DeltaStorage {
       kinds.push(stored.kind);
       saved += (blob.blob?.length ?? 0) - stored.blob.length;
       values.set(blob.channel, stored.value);
-      blobs.set(keyOf(blob), { ...blob, type: stored.type, blob: stored.blob });
+      blobs.set(blob, { ...blob, type: stored.type, blob: stored.blob });
     }
     const deltas = { bases: planner.bases, records: planner.records, isLost: false };
     if (deltas.bases.length + deltas.records.length === 0) await send(checkpoint);
     else {
-      const planned = checkpoint.blobs.map((blob) => blobs.get(keyOf(blob)) ?? blob);
+      const planned = checkpoint.blobs.map((blob) => blobs.get(blob) ?? blob);
       await send({ ...checkpoint, blobs: planned }, deltas);
     }
     if (deltas.isLost) return this.lost(key.threadId, () => send(checkpoint));
@@ -114,7 +114,7 @@ export class DeltaStorage {
   /** Values of the thread that are in logs, first those of the checkpoint that it goes on from. */
   private candidates(threadId: StoredThreadId, own: ReadonlyMap<string, RecentValue>): RecentValue[] {
     const first = [...own.values()].filter(({ inLog }) => inLog !== null);
-    return [...first, ...this.recent.inLogs(threadId).filter((value) => !first.includes(value))];
+    return [...new Set([...first, ...this.recent.inLogs(threadId)])];
   }
 
   /** The values of a checkpoint, from memory, or else read when that `isWorth` it. */
@@ -143,8 +143,4 @@ export class DeltaStorage {
     this.recent.forget(threadId);
     await send();
   }
-}
-
-function keyOf({ channel, version }: { channel: string; version: string }): string {
-  return `${version} ${channel}`;
 }
