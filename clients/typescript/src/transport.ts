@@ -83,6 +83,8 @@ export interface Answer {
 const RETRYABLE = new Set([408, 425, 429, 502, 503, 504]);
 /** A timer that should wait longer fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
+/** No answer comes so soon. Without it a call whose turn comes at its deadline would send a request in vain. */
+const TOO_SHORT_MS = 5;
 /** So many answers of others in a row are no accident. */
 const MAX_MISMATCHES = 5;
 /** What the service gives back unchanged. */
@@ -294,7 +296,7 @@ export class Transport {
   ): Promise<Answer | Failed> {
     const timeoutMs = Math.min(this.timeoutMs, remainingMs, MAX_TIMER_MS);
     const isCut = remainingMs < this.timeoutMs;
-    if (timeoutMs <= 0) {
+    if (timeoutMs <= TOO_SHORT_MS) {
       const detail = 'it waited for its turn behind others, see maxConcurrency';
       return { ...failed({ detail, isRetryable: true }), isCut: true, isUnsent: true };
     }
