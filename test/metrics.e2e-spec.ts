@@ -192,6 +192,8 @@ describe('GET /metrics', () => {
       `select pg_terminate_backend(pid) from pg_stat_activity
         where datname = current_database() and application_name = 'checkpoint-backend' and state = 'idle'`,
     );
+    // One that is used before its end is noticed would count, too.
+    await until(async () => (await scrape()).value('pool_connections', { state: 'idle' }) === 0);
     await whileLocked(async () => {
       const answer = app.post('get-tuple', { thread_id: 't' });
       await until(async () => {
