@@ -1,7 +1,7 @@
 import type { CheckpointFilter, TuplePart } from '../domain/checkpoint.js';
 import { bytesOfValue } from './log-records.js';
 import { toJsonb } from './jsonb-text.js';
-import { type Tables, isOfTenant } from './tables.js';
+import { channelVersions, type Tables, isOfTenant } from './tables.js';
 
 /** A read as SQL needs it: what is in the text of its statement, and the values that it brings. */
 export interface ReadForm {
@@ -212,9 +212,7 @@ function partOf(part: TuplePart, { blobs, writes }: Tables) {
       // Whatever else a client stored as channel_versions, the checkpoint can be read. `limit` and `offset` make
       // what follows look-ups by key; without statistics Postgres would read the whole thread to join it.
       from: `pg_catalog.jsonb_each_text(
-                   case pg_catalog.jsonb_typeof(checkpoint -> 'channel_versions')
-                     when 'object' then checkpoint -> 'channel_versions'
-                   end) as v
+                   ${channelVersions('checkpoint')}) as v
            cross join lateral (select 'blobs' as kind, b.*
                                  from ${blobs} b
                                 where b.thread_id = page.thread_id and b.checkpoint_ns = page.checkpoint_ns

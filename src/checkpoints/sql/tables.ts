@@ -32,6 +32,12 @@ export function anyOf(threadIds: string): string {
   return `any(array(select pg_catalog.unnest(${threadIds}::text[])))`;
 }
 
+/** SQL: the versions of channels that a document names; null whatever else a client stored as channel_versions. */
+export function channelVersions(checkpoint: string): string {
+  return `case pg_catalog.jsonb_typeof(${checkpoint} -> 'channel_versions')
+            when 'object' then ${checkpoint} -> 'channel_versions' end`;
+}
+
 /** SQL: the thread is one of the tenant's. Collation C is that of the tables that we made, whose indexes then serve. */
 export function isOfTenant({ tenant }: TenantThreads, bind: (value: string) => string): string {
   const { first, end } = rangeOf(tenant);

@@ -6,7 +6,7 @@ import { KeyTooLongError } from '../../errors/errors.js';
 import { deltaChains } from './delta-chain.js';
 import { isPlace, logOfPlace } from './log-records.js';
 import { deleteUnusedLogs } from './place-rows.js';
-import { anyOf, type Tables, isOfTenant, tablesOf } from './tables.js';
+import { anyOf, channelVersions, type Tables, isOfTenant, tablesOf } from './tables.js';
 import { callersThreadId, type StoredThreadId, type TenantThreads } from '../domain/tenant.js';
 import { LOCK_SOURCE_AND_TARGET, LOCK_THREADS, MAX_LOCKED_THREADS, TRY_LOCK_THREADS } from './thread-lock.js';
 
@@ -311,9 +311,7 @@ export class ThreadRepository {
         from (select c.thread_id, c.checkpoint_ns, v.key collate "C" as channel, v.value collate "C" as version, true as referenced
                 from ${checkpoints} c
                cross join pg_catalog.jsonb_each_text(
-                       case pg_catalog.jsonb_typeof(c.checkpoint -> 'channel_versions')
-                         when 'object' then c.checkpoint -> 'channel_versions'
-                       end) as v
+                       ${channelVersions('c.checkpoint')}) as v
                where c.thread_id = ${anyOf('$1')}
                union all
               select thread_id, checkpoint_ns, channel collate "C", version collate "C", false

@@ -3,7 +3,7 @@ import { MIN_BYTES } from '../blob-storage/planner.js';
 import type { ChannelBlob, StoredBlob } from '../domain/checkpoint.js';
 import type { StoredThreadId } from '../domain/tenant.js';
 import { bytesOfValue, isPlace } from './log-records.js';
-import type { Tables } from './tables.js';
+import { channelVersions, type Tables } from './tables.js';
 
 export const PAGE = 100;
 
@@ -125,8 +125,7 @@ export class WholeValues {
   }
 }
 
-/** SQL: the versions of channels that a checkpoint names. Adopted documents may be json. */
+/** Adopted documents may be json. */
 function versionsOf(row: string): string {
-  return `case pg_catalog.jsonb_typeof(${row}.checkpoint::jsonb -> 'channel_versions')
-            when 'object' then ${row}.checkpoint::jsonb -> 'channel_versions' end`;
+  return channelVersions(`${row}.checkpoint::jsonb`);
 }
