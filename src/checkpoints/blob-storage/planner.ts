@@ -23,11 +23,14 @@ interface Found {
 }
 
 /** What is stored in place of a value. */
-interface Stored {
+interface Planned {
   kind: StorageKind;
-  type: string;
   blob: Buffer;
   value: RecentValue;
+}
+
+interface Stored extends Planned {
+  type: string;
 }
 
 /** Smaller values stay as they are, and smaller ones are no operations on those of other channels. */
@@ -55,6 +58,10 @@ const MAX_SEARCHED = 8 * 1024 * 1024;
 export class Planner {
   private readonly used = new Map<string, Base>();
   readonly records: NewRecord[] = [];
+  /** Of each value that was planned. */
+  readonly kinds: StorageKind[] = [];
+  /** Of these values, less what is stored in their place. */
+  savedBytes = 0;
   /** Of each log the number of the record that this request adds. */
   private readonly added = new Map<bigint, number>();
   private readonly others: RecentValue[];
@@ -68,48 +75,48 @@ export class Planner {
     this.others = others.slice(0, MAX_OTHERS);
   }
 
-  /** In the order in which the statement locks them. */
   get bases(): Base[] {
-    return [...this.used.values()].sort((a, b) => compare(a.log, b.log) || a.at - b.at);
+    return [...this.used.values()];
   }
 
   /** Null when it is too small to be anything but whole. */
   plan(channel: string, type: string, blob: Buffer): Stored | null {
-    if (blob.length < MIN_BYTES) return null;
-    const value: RecentValue = { bytes: blob, crc: crc32(blob), inLog: null };
-    return this.stored(type, this.goOn(channel, value) ?? this.refer(value) ?? this.anew(value));
+    return this.planBy((value) => this.goOn(channel, value), type, blob);
   }
 
   /** The same for what a task wrote, which goes on in no log. */
   planWrite(channel: string, type: string, blob: Buffer): Stored | null {
-    if (blob.length < MIN_BYTES) return null;
-    const value: RecentValue = { bytes: blob, crc: crc32(blob), inLog: null };
-    return this.stored(type, this.differ(channel, value) ?? this.refer(value) ?? this.anew(value));
+    return this.planBy((value) => this.differ(channel, value), type, blob);
   }
 
-  private stored(type: string, planned: Omit<Stored, 'type'>): Stored {
+  private planBy(first: (value: RecentValue) => Planned | null, type: string, blob: Buffer): Stored | null {
+    if (blob.length < MIN_BYTES) return null;
+    const value: RecentValue = { bytes: blob, crc: crc32(blob), inLog: null };
+    const planned = first(value) ?? this.refer(value) ?? this.anew(value);
     if (planned.kind === 'first' || planned.kind === 'delta') {
       this.others.unshift(planned.value);
       this.others.length = Math.min(this.others.length, MAX_OTHERS);
     }
+    this.kinds.push(planned.kind);
+    this.savedBytes += blob.length - planned.blob.length;
     return { type: planned.kind === 'whole' ? type : DELTA_TYPE + type, ...planned };
   }
 
-  private anew(value: RecentValue): Omit<Stored, 'type'> {
+  private anew(value: RecentValue): Planned {
     return value.bytes.length < MIN_LOG_BYTES
       ? { kind: 'whole', blob: value.bytes, value }
       : this.begin(value);
   }
 
   /** What is written to a channel without a reducer is its next value. */
-  private differ(channel: string, value: RecentValue): Omit<Stored, 'type'> | null {
+  private differ(channel: string, value: RecentValue): Planned | null {
     const base = this.own.get(channel);
     if (base === undefined || !isInLog(base)) return null;
     const operations = difference(base.bytes, value.bytes, this.effort);
     return isWorth(operations, value.bytes) ? this.leaf(base, operations, value) : null;
   }
 
-  private refer(value: RecentValue): Omit<Stored, 'type'> | null {
+  private refer(value: RecentValue): Planned | null {
     const { bytes } = value;
     if (bytes.length < MIN_LEAF_BYTES || bytes.length > MAX_SEARCHED) return null;
     let best: (Found & { size: number }) | null = null;
@@ -130,7 +137,7 @@ export class Planner {
    * The value goes on from its version before; or where that is no tip, from a value of another namespace that is: a subgraph goes on
    * in the log of its parent, and the parent then from there.
    */
-  private goOn(channel: string, value: RecentValue): Omit<Stored, 'type'> | null {
+  private goOn(channel: string, value: RecentValue): Planned | null {
     let append: Found | null = null;
     let leaf: Found | null = null;
     let isAlike = false;
@@ -168,7 +175,7 @@ export class Planner {
     }
   }
 
-  private same(base: RecentValue & { inLog: InLog }, { bytes, crc }: RecentValue): Omit<Stored, 'type'> {
+  private same(base: RecentValue & { inLog: InLog }, { bytes, crc }: RecentValue): Planned {
     this.use(base);
     return { kind: 'same', blob: writePlace(base.inLog, bytes, crc), value: base };
   }
@@ -186,7 +193,7 @@ export class Planner {
     base: RecentValue & { inLog: InLog },
     operations: Operation[],
     { bytes, crc }: RecentValue,
-  ): Omit<Stored, 'type'> {
+  ): Planned {
     this.use(base);
     const delta = record(operations, bytes, crc);
     const inLog: InLog = {
@@ -202,7 +209,7 @@ export class Planner {
     return { kind: 'delta', blob: writePlace(inLog, bytes, crc), value: { bytes, crc, inLog } };
   }
 
-  private begin({ bytes, crc }: RecentValue): Omit<Stored, 'type'> {
+  private begin({ bytes, crc }: RecentValue): Planned {
     const delta = firstRecord(bytes, crc);
     const log = randomBytes(8).readBigInt64BE();
     const inLog: InLog = { log, at: 0, isTip: true, bytes: delta.length + ROW_BYTES, splits: 0 };
@@ -215,7 +222,7 @@ export class Planner {
     base: RecentValue & { inLog: InLog },
     operations: Operation[],
     value: RecentValue,
-  ): Omit<Stored, 'type'> | null {
+  ): Planned | null {
     const { inLog } = base;
     if (inLog.bytes > AMPLIFICATION * value.bytes.length + SLACK_BYTES) return null;
     const copies = operations.filter(({ isCopy }) => isCopy).length;
@@ -232,6 +239,7 @@ export class Planner {
 
   private add({ log, at }: InLog, delta: Buffer): void {
     this.records.push({ log, at, delta });
+    this.savedBytes -= delta.length;
     this.added.set(log, at);
   }
 
@@ -256,8 +264,4 @@ function isEqual([first]: Operation[], base: RecentValue, { bytes }: RecentValue
 /** How many more pieces a value has than its base, by these operations. */
 export function splitsOf(operations: Operation[]): number {
   return Math.max(0, operations.filter(({ isCopy, length }) => isCopy && length > 0).length - 1);
-}
-
-function compare(a: bigint, b: bigint): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }

@@ -1,4 +1,4 @@
-import type { DeltaMetrics, StorageKind } from '../../observability/metrics/metrics.js';
+import type { DeltaMetrics } from '../../observability/metrics/metrics.js';
 import { MIN_BYTES, Planner } from '../blob-storage/planner.js';
 import type { RecentCheckpoint, RecentValue, RecentValues } from '../blob-storage/recent-values.js';
 import type { ChannelBlob, CheckpointKey, NewCheckpoint, PendingWrite } from '../domain/checkpoint.js';
@@ -37,8 +37,6 @@ export class DeltaStorage {
         : (await this.valuesOf({ ...key, checkpointId: parent }, isLarge))?.values) ?? NONE;
     const planner = new Planner(own, this.candidates(key.threadId, own));
     const values = new Map(own);
-    const kinds: StorageKind[] = [];
-    let saved = 0;
     const blobs = new Map<ChannelBlob, ChannelBlob>();
     // Those with a value before come first: a Send contains what another channel gets in the same request.
     const ordered = checkpoint.blobs.toSorted(
@@ -50,20 +48,17 @@ export class DeltaStorage {
         values.delete(blob.channel);
         continue;
       }
-      kinds.push(stored.kind);
-      saved += (blob.blob?.length ?? 0) - stored.blob.length;
       values.set(blob.channel, stored.value);
       blobs.set(blob, { ...blob, type: stored.type, blob: stored.blob });
     }
-    const deltas = { bases: planner.bases, records: planner.records, isLost: false };
-    if (deltas.bases.length + deltas.records.length === 0) await send(checkpoint);
-    else {
-      const planned = checkpoint.blobs.map((blob) => blobs.get(blob) ?? blob);
-      await send({ ...checkpoint, blobs: planned }, deltas);
-    }
-    if (deltas.isLost) return this.lost(key.threadId, () => send(checkpoint));
-    this.count(kinds, planner, saved);
-    if (values.size > 0) {
+    const isStored = await this.store(
+      key.threadId,
+      planner,
+      () => send(checkpoint),
+      (deltas) =>
+        send({ ...checkpoint, blobs: checkpoint.blobs.map((blob) => blobs.get(blob) ?? blob) }, deltas),
+    );
+    if (isStored && values.size > 0) {
       this.recent.set(key.threadId, key.checkpointNs, { checkpointId: key.checkpointId, values });
     }
   }
@@ -79,23 +74,20 @@ export class DeltaStorage {
     const bytes = large.reduce((sum, { blob }) => sum + blob.length, 0);
     const own = (await this.valuesOf(key, bytes >= MIN_LOOK_UP_BYTES))?.values ?? NONE;
     const planner = new Planner(own, this.candidates(key.threadId, own));
-    const kinds: StorageKind[] = [];
-    let saved = 0;
     const written: RecentValue[] = [];
     const planned = writes.map((write) => {
       const stored = write.type === null ? null : planner.planWrite(write.channel, write.type, write.blob);
       if (stored === null) return write;
-      kinds.push(stored.kind);
-      saved += write.blob.length - stored.blob.length;
       if (stored.kind === 'first') written.push(stored.value);
       return { ...write, type: stored.type, blob: stored.blob };
     });
-    const deltas = { bases: planner.bases, records: planner.records, isLost: false };
-    if (deltas.bases.length + deltas.records.length === 0) await send(writes);
-    else await send(planned, deltas);
-    if (deltas.isLost) return this.lost(key.threadId, () => send(writes));
-    this.count(kinds, planner, saved);
-    this.recent.add(key.threadId, key.checkpointNs, key.checkpointId, written);
+    const isStored = await this.store(
+      key.threadId,
+      planner,
+      () => send(writes),
+      (deltas) => send(planned, deltas),
+    );
+    if (isStored) this.recent.add(key.threadId, key.checkpointNs, key.checkpointId, written);
   }
 
   /** What is read is likely to be gone on from. */
@@ -132,15 +124,23 @@ export class DeltaStorage {
     }
   }
 
-  private count(kinds: StorageKind[], { records }: Planner, saved: number): void {
-    for (const kind of kinds) this.metrics.stored.add(kind);
-    // The first record of a log is the value itself.
-    this.metrics.savedBytes += Math.max(0, saved - records.reduce((sum, { delta }) => sum + delta.length, 0));
-  }
-
-  private async lost(threadId: StoredThreadId, send: () => Promise<void>): Promise<void> {
-    this.metrics.stored.add('lost');
-    this.recent.forget(threadId);
-    await send();
+  /** Sends the request as it was planned, or whole. False: it did not fit, and was sent again whole. */
+  private async store(
+    threadId: StoredThreadId,
+    planner: Planner,
+    sendWhole: () => Promise<void>,
+    sendPlanned: (deltas: Deltas) => Promise<void>,
+  ): Promise<boolean> {
+    const deltas = { bases: planner.bases, records: planner.records, isLost: false };
+    await (deltas.bases.length + deltas.records.length === 0 ? sendWhole() : sendPlanned(deltas));
+    if (deltas.isLost) {
+      this.metrics.stored.add('lost');
+      this.recent.forget(threadId);
+      await sendWhole();
+      return false;
+    }
+    for (const kind of planner.kinds) this.metrics.stored.add(kind);
+    this.metrics.savedBytes += Math.max(0, planner.savedBytes);
+    return true;
   }
 }
