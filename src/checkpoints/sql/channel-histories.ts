@@ -4,7 +4,14 @@ import { DatabaseUnavailableError, LimitExceededError } from '../../errors/error
 import type { ChannelHistory, HistoryWrite } from '../domain/checkpoint.js';
 import { checkpointBy, hasNoValue, STORED_VALUES } from './delta-chain.js';
 import { fromJsonb } from './jsonb-text.js';
-import { bytesOfValue, type Holder, isElsewhere, type RecordRow, resolveHolders } from './log-records.js';
+import {
+  bytesOfValue,
+  type Holder,
+  isElsewhere,
+  placesOf,
+  type RecordRow,
+  resolvePlaces,
+} from './log-records.js';
 import type { RecentValues } from '../blob-storage/recent-values.js';
 import type { Tables } from './tables.js';
 import type { StoredThreadId } from '../domain/tenant.js';
@@ -261,8 +268,8 @@ export class ChannelHistories {
       }
     }
     if (holders.length === 0) return;
-    await resolveHolders(
-      holders.map(({ holder }) => holder),
+    await resolvePlaces(
+      placesOf(holders.map(({ holder }) => holder)),
       this.tables,
       this.recent,
       async (sql, parameters) => (await this.query<RecordColumns>(sql, parameters)).map(rowOf),

@@ -34,25 +34,36 @@ interface Log {
   isContinued: boolean;
 }
 
-/** SQL: whether the value is elsewhere, and how many bytes it has. */
+/** SQL: whether the value is elsewhere. */
 export function isPlace(type: string): string {
   return `${type} like '${DELTA_TYPE}%'`;
 }
 
+/** SQL: a big-endian number of so many bytes, the first of which is the n-th, from 1 on. */
+function numberAt(bytes: string, first: number, count: number): string {
+  return `('x' || pg_catalog.encode(pg_catalog.substr(${bytes}, ${first}, ${count}), 'hex'))::pg_catalog.bit(${8 * count})`;
+}
+
+/** SQL: how many bytes the value has. */
 export function bytesOfValue(type: string, blob: string): string {
   return `case when ${isPlace(type)}
-               then ('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 14, 4), 'hex'))::pg_catalog.bit(32)::bigint
+               then ${numberAt(blob, 14, 4)}::bigint
                else pg_catalog.octet_length(${blob}) end`;
 }
 
 /** SQL: the log that a place names. */
 export function logOfPlace(blob: string): string {
-  return `('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 2, 8), 'hex'))::pg_catalog.bit(64)::bigint`;
+  return `${numberAt(blob, 2, 8)}::bigint`;
 }
 
 /** SQL: the number of the record in that log. */
 export function recordOfPlace(blob: string): string {
-  return `('x' || pg_catalog.encode(pg_catalog.substr(${blob}, 10, 4), 'hex'))::pg_catalog.bit(32)::int`;
+  return `${numberAt(blob, 10, 4)}::int`;
+}
+
+/** SQL: the CRC-32 that a record has in its head. */
+export function crcOfRecordSql(delta: string): string {
+  return `${numberAt(delta, 2, 4)}::bigint`;
 }
 
 /** Each log once, up to the last record that is asked for; the order of records is made here, not by Postgres. */
@@ -70,11 +81,19 @@ function recordsSql({ deltas }: Tables): string {
                          offset 0) as d`;
 }
 
-/** How many bytes the values have that are elsewhere. @throws CorruptDeltaError */
-export function bytesElsewhere(holders: Holder[]): number {
-  let bytes = 0;
-  for (const holder of holders) bytes += placeOf(holder).place.length;
-  return bytes;
+/** A holder with its place, as numbers and as bytes. */
+export interface Placed {
+  holder: Holder;
+  place: Place;
+  bytes: Buffer;
+}
+
+/** @throws CorruptDeltaError */
+export function placesOf(holders: Holder[]): Placed[] {
+  return holders.map((holder) => {
+    const bytes = bytesOf(holder.row.blob as StoredBytes);
+    return { holder, place: named(holder, () => readPlace(bytes)), bytes };
+  });
 }
 
 /**
@@ -83,18 +102,17 @@ export function bytesElsewhere(holders: Holder[]): number {
  *
  * @throws LogGoneError; CorruptDeltaError when a value is not the one that was stored
  */
-export async function resolveHolders(
-  holders: Holder[],
+export async function resolvePlaces(
+  places: Placed[],
   tables: Tables,
   recent: RecentValues,
   fetch: FetchRecords,
   metrics: DeltaMetrics,
 ): Promise<Map<Holder, RecentValue>> {
   const known = new Map<Holder, RecentValue>();
-  const missing: { holder: Holder; place: Place; bytes: Buffer; log: Log }[] = [];
+  const missing: (Placed & { log: Log })[] = [];
   const logs = new Map<string, Log>();
-  for (const holder of holders) {
-    const { place, bytes } = placeOf(holder);
+  for (const { holder, place, bytes } of places) {
     const base = recent.at(holder.threadId, place);
     if (base !== null && (!place.isVersion || base.crc === place.crc)) {
       const value = place.isVersion ? base.bytes : named(holder, () => valueAt(bytes, base.bytes));
@@ -158,11 +176,6 @@ function inLogOf({ log, records, upTo, isContinued }: Log, { at }: Place): InLog
 /** Whether the value of a row is elsewhere. */
 export function isElsewhere({ type, blob }: Holder['row']): boolean {
   return type !== null && blob !== null && type.startsWith(DELTA_TYPE);
-}
-
-function placeOf(holder: Holder): { place: Place; bytes: Buffer } {
-  const bytes = bytesOf(holder.row.blob as StoredBytes);
-  return { place: named(holder, () => readPlace(bytes)), bytes };
 }
 
 function put({ row }: Holder, value: Buffer): void {

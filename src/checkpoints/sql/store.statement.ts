@@ -3,6 +3,7 @@ import type { Kind, Mode } from '../../database/request-queue.js';
 import type { CheckpointKey, NewCheckpoint, PendingWrite } from '../domain/checkpoint.js';
 import { toJsonb } from './jsonb-text.js';
 import type { Base, NewRecord } from '../blob-storage/planner.js';
+import { crcOfRecordSql } from './log-records.js';
 import { bigintArray, byteaArray, intArray, textArray } from './postgres-array.js';
 import type { Tables } from './tables.js';
 import type { StoredThreadId } from '../domain/tenant.js';
@@ -275,11 +276,6 @@ interface Part {
   /** Of each row, the number of its request. */
   requests: number[];
   parameters: Parameter[];
-}
-
-/** SQL: the CRC-32 that a record has in its head. */
-export function crcOfRecordSql(delta: string): string {
-  return `('x' || pg_catalog.encode(pg_catalog.substr(${delta}, 2, 4), 'hex'))::pg_catalog.bit(32)::bigint`;
 }
 
 const BASE_TYPES = ['int', 'text', 'bigint', 'int', 'bigint'];

@@ -5,8 +5,8 @@ import type { DeltaMetrics } from '../../observability/metrics/metrics.js';
 import type { Mode } from '../../database/request-queue.js';
 import { MIN_BYTES } from '../blob-storage/planner.js';
 import type { RecentValue, RecentValues } from '../blob-storage/recent-values.js';
-import type { CheckpointTuple, StoredBlob } from '../domain/checkpoint.js';
-import { bytesElsewhere, type Holder, isElsewhere, type RecordRow, resolveHolders } from './log-records.js';
+import type { CheckpointKey, CheckpointTuple, StoredBlob, StoredWrite } from '../domain/checkpoint.js';
+import { type Holder, isElsewhere, placesOf, type RecordRow, resolvePlaces } from './log-records.js';
 import type { Tables } from './tables.js';
 
 type Send = (sql: string, parameters: Parameter[], mode: Mode, maxBytes: number) => Promise<RecordRow[]>;
@@ -37,10 +37,11 @@ export class StoredValues {
   async resolve(tuples: StoredParts[], mode: Mode, maxBytes: number): Promise<number> {
     const holders = tuples.flatMap(holdersOf);
     if (holders.length === 0) return 0;
-    const bytes = bytesElsewhere(holders);
+    const places = placesOf(holders);
+    const bytes = places.reduce((sum, { place }) => sum + place.length, 0);
     if (bytes > maxBytes) throw new TooManyBytesError();
-    const known = await resolveHolders(
-      holders,
+    const known = await resolvePlaces(
+      places,
       this.tables,
       this.recent,
       (sql, parameters) => this.send(sql, parameters, mode, 2 * maxBytes + SLACK_BYTES * holders.length),
@@ -60,16 +61,24 @@ export class StoredValues {
   }
 }
 
-/** Those rows of a checkpoint whose values are elsewhere. */
-function holdersOf({ key, blobs = [], pendingWrites = [], pendingSends = [] }: StoredParts): Holder[] {
-  const { threadId, checkpointNs, checkpointId } = key;
-  const of = `of checkpoint ${checkpointId} in namespace "${checkpointNs}" of thread ${threadId}`;
-  return [
-    ...blobs
-      .filter(isElsewhere)
-      .map((row) => ({ threadId, row, name: `version ${row.version} of channel ${row.channel} ${of}` })),
-    ...[...pendingWrites, ...pendingSends]
-      .filter(isElsewhere)
-      .map((row) => ({ threadId, row, name: `write ${row.idx} of task ${row.taskId} ${of}` })),
-  ];
+/** Those rows of a checkpoint whose values are elsewhere. Mostly there are none, and then nothing is made. */
+function holdersOf({ key, blobs, pendingWrites, pendingSends }: StoredParts): Holder[] {
+  const holders: Holder[] = [];
+  for (const rows of [blobs, pendingWrites, pendingSends]) {
+    for (const row of rows ?? []) {
+      if (isElsewhere(row)) holders.push({ threadId: key.threadId, row, name: nameOf(key, row) });
+    }
+  }
+  return holders;
+}
+
+function nameOf(
+  { threadId, checkpointNs, checkpointId }: CheckpointKey,
+  row: StoredBlob | StoredWrite,
+): string {
+  const what =
+    'version' in row
+      ? `version ${row.version} of channel ${row.channel}`
+      : `write ${row.idx} of task ${row.taskId}`;
+  return `${what} of checkpoint ${checkpointId} in namespace "${checkpointNs}" of thread ${threadId}`;
 }
